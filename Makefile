@@ -1,0 +1,64 @@
+# The verbs of this repository. Everything they need is made on the way: `make demo` is enough on a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Which lab to work on: `make lab-up LAB=blue`. Labs with different names live side by side.
+given_lab := $(or $(LAB),$(SLIPWAY_LAB))
+LAB := $(or $(given_lab),lab)
+# The tests have a lab of their own, so that they leave yours alone.
+TEST_LAB := $(or $(given_lab),molecule)
+HOST ?= app1
+SWITCHES ?= 50
+
+export SLIPWAY_LAB := $(LAB)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help setup check test test-full demo bench artifact lab-up lab-down lab-ssh clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  Variables: LAB=$(LAB) HOST=$(HOST) SWITCHES=$(SWITCHES)"
+
+setup: ## make the tool set (.venv) and find or start a container engine
+	@bin/setup --engine
+
+check: ## lint, types, unit and contract tests; needs no container
+	@bin/setup
+	@bin/check
+
+test: ## check, then every Molecule scenario on lab hosts
+	@bin/setup --engine
+	@SLIPWAY_LAB=$(TEST_LAB) bin/test
+
+test-full: ## test, and the long ones (every kill point, many switches)
+	@bin/setup --engine
+	@SLIPWAY_LAB=$(TEST_LAB) bin/test --full
+
+demo: ## the whole way on a local host: serve, release under load, refuse, roll back
+	@bin/setup --engine
+	@bin/demo
+
+bench: ## measure lost requests and times, SWITCHES=n
+	@bin/setup --engine
+	@bin/bench --switches $(SWITCHES)
+
+artifact: ## pack examples/bookshop from git into dist/
+	@bin/setup
+	@bin/pack
+
+lab-up: ## start the lab's hosts (LAB=name)
+	@bin/setup --engine
+	@lab/lab.py up
+
+lab-down: ## remove the lab and all that is its own (LAB=name)
+	@bin/setup
+	@lab/lab.py down
+
+lab-ssh: ## a root shell on a lab host (HOST=app1)
+	@bin/setup
+	@lab/lab.py ssh $(HOST)
+
+clean: ## remove every lab of this checkout, the tool set and all caches
+	@bin/clean
