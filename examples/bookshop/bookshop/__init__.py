@@ -1,0 +1,3 @@
+"""A small bookshop."""
+
+__version__ = "1.0.0"

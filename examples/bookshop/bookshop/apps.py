@@ -1,0 +1,6 @@
+from django.apps import AppConfig
+
+
+class BookshopConfig(AppConfig):
+    name = "bookshop"
+    verbose_name = "Bookshop"

@@ -1,0 +1,15 @@
+"""Where each address leads."""
+
+from bookshop import api, views
+from django.contrib import admin
+from django.urls import path
+
+urlpatterns = [
+    path("", views.home, name="home"),
+    path("slow", views.slow, name="slow"),
+    path("robots.txt", views.robots, name="robots"),
+    path("api/books/", api.book_list, name="book-list"),
+    path("api/books/<int:pk>/", api.book_detail, name="book-detail"),
+    path("api/orders/", api.order_create, name="order-create"),
+    path("admin/", admin.site.urls),
+]
