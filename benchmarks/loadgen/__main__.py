@@ -71,7 +71,7 @@ async def _run(plan: Plan, control: bool) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loadgen", description=__doc__)
     parser.add_argument("--plan", required=True, help="the plan, a JSON file, or - for the first line of stdin")
-    parser.add_argument("--control", action="store_true", help=f"obey lines on stdin ({COMMANDS}); its end stops the run")
+    parser.add_argument("--control", action="store_true", help=f"obey lines on stdin: {COMMANDS}; its end stops")
     parser.add_argument("--output", type=Path, help="write the result here as well")
     options = parser.parse_args(arguments)
     try:

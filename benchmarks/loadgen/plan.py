@@ -73,11 +73,9 @@ class Plan:
         if place < self.slow_share:
             return "slow"
         quarter = (place - self.slow_share) / (1 - self.slow_share) * 4
-        if quarter >= 3 and (self.static or self.follow_static):
-            return "static"
-        if quarter >= 2 and self.api:
-            return "api"
-        return "page"
+        if quarter >= 3:
+            return "static" if self.static or self.follow_static else "page"
+        return "api" if quarter >= 2 and self.api else "page"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -87,4 +85,7 @@ class Plan:
         known = {item.name for item in fields(cls)}
         if unknown := set(data) - known:
             raise ValueError(f"the plan does not know {', '.join(sorted(unknown))}")
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        given: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        return cls(**given)
