@@ -1,0 +1,183 @@
+"""The hosts' image: a minimal system with systemd, sshd and Python, as a provider would hand it over."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from lab import engine
+from lab.state import ROOT, LabError
+
+RECIPE = Path(__file__).parent / "recipe"
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+UBUNTU = "ubuntu-22.04"
+DEBIAN = "debian-12"
+DEBIAN_SUITE = "bookworm"
+REGISTRY_PATIENCE = 60  # seconds for the base image to arrive
+
+
+def find_or_build(say: Callable[[str], None]) -> str:
+    """Give the image to start hosts from: Ubuntu 22.04 where a registry answers, otherwise Debian 12."""
+    wanted = os.environ.get("SLIPWAY_LAB_DISTRIBUTION", "")
+    if wanted not in ("", UBUNTU, DEBIAN):
+        raise LabError(f"SLIPWAY_LAB_DISTRIBUTION={wanted} is not known: use {UBUNTU} or {DEBIAN}, or leave it out.")
+    candidates = [wanted] if wanted else [UBUNTU, DEBIAN]
+    for distribution in candidates:
+        if _is_current(distribution):
+            _mention(distribution, wanted, say)
+            return _tag(distribution)
+    if UBUNTU in candidates:
+        trouble = _build_ubuntu(say)
+        if not trouble:
+            return _tag(UBUNTU)
+        if wanted:
+            raise LabError(f"No registry gave ubuntu:22.04: {trouble}")
+    _mention(DEBIAN, wanted, say)
+    _build_debian(say)
+    return _tag(DEBIAN)
+
+
+def _mention(distribution: str, wanted: str, say: Callable[[str], None]) -> None:
+    if distribution == DEBIAN and not wanted:
+        say("hosts run Debian 12: no registry gave ubuntu:22.04, so the base comes from the apt mirror")
+
+
+def _tag(distribution: str) -> str:
+    return f"slipway-host:{distribution}"
+
+
+def _is_current(distribution: str) -> bool:
+    found = engine.inspect("image", [_tag(distribution)])
+    return bool(found) and (found[0]["Config"].get("Labels") or {}).get("slipway.recipe") == _hash(distribution)
+
+
+def _hash(distribution: str) -> str:
+    """Of all that goes into the image: a change of any of it means that the image is built anew."""
+    digest = hashlib.sha256(distribution.encode())
+    for file in (RECIPE / "packages", RECIPE / "finish.sh", Path(__file__), CERTIFICATES):
+        digest.update(file.read_bytes() if file.is_file() else b"-")
+    digest.update("\n".join([*_mirrors(), _apt_settings()]).encode())
+    return digest.hexdigest()[:16]
+
+
+def _packages() -> list[str]:
+    return (RECIPE / "packages").read_text().split()
+
+
+def _apt_settings() -> str:
+    """How this machine reaches its mirror (a proxy, a frozen snapshot): hosts behind it need the same."""
+    if not shutil.which("apt-config"):
+        return ""
+    dump = subprocess.run(
+        ["apt-config", "dump", "--no-empty", "--format", '%f "%v";%n', "Acquire"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    kept = re.compile(r"Acquire::(http|https|Check-Valid-Until|Check-Date|Retries)\b")
+    return "".join(line + "\n" for line in dump.splitlines() if kept.match(line))
+
+
+def _mirrors() -> tuple[str, str]:
+    """The machine's mirrors of Debian and of its security updates; the public ones where it has none."""
+    places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
+    text = "\n".join(p.read_text() for p in places if p.is_file())
+    text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
+    main = re.search(r"https?://\S+/debian(?=/?\s)", text)
+    security = re.search(r"https?://\S+/debian-security(?=/?\s)", text)
+    return (
+        main.group() if main else "http://deb.debian.org/debian",
+        security.group() if security else "http://deb.debian.org/debian-security",
+    )
+
+
+def _build_ubuntu(say: Callable[[str], None]) -> str:
+    """Build from a registry's base image. Gives the reason when there is no such base to be had."""
+    try:
+        engine.run("pull", "--quiet", "ubuntu:22.04", timeout=REGISTRY_PATIENCE)
+    except LabError as error:
+        return str(error)
+    say("builds the host image from ubuntu:22.04")
+    with tempfile.TemporaryDirectory() as context:
+        directory = Path(context)
+        (directory / "apt.conf").write_text(_apt_settings())
+        (directory / "ca-certificates.crt").write_bytes(CERTIFICATES.read_bytes() if CERTIFICATES.is_file() else b"")
+        shutil.copy(RECIPE / "finish.sh", directory)
+        (directory / "Dockerfile").write_text(
+            "FROM ubuntu:22.04\n"
+            "COPY apt.conf /etc/apt/apt.conf.d/90lab\n"
+            "RUN rm -f /etc/apt/apt.conf.d/docker-* && apt-get update"
+            " && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends " + " ".join(_packages()) + "\n"
+            "COPY ca-certificates.crt /tmp/machine.crt\n"
+            "RUN if [ -s /tmp/machine.crt ]; then cp /tmp/machine.crt /etc/ssl/certs/ca-certificates.crt; fi;"
+            " rm /tmp/machine.crt\n"
+            "COPY finish.sh /tmp/finish.sh\n"
+            "RUN sh /tmp/finish.sh && rm /tmp/finish.sh\n"
+        )  # fmt: skip
+        engine.run(
+            "build", "--quiet", "--tag", _tag(UBUNTU), "--label", f"slipway.recipe={_hash(UBUNTU)}", context,
+            timeout=900,
+        )  # fmt: skip
+    return ""
+
+
+def _build_debian(say: Callable[[str], None]) -> None:
+    """Build a base of our own with mmdebstrap, and import it."""
+    _install_mmdebstrap(say)
+    say("builds the host image with mmdebstrap (about a minute, once)")
+    main, security = _mirrors()
+    cache = ROOT / ".cache"
+    cache.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        archive = Path(scratch) / "host.tar"
+        settings = Path(scratch) / "apt.conf"
+        settings.write_text(_apt_settings())
+        command = [
+            "mmdebstrap", "--quiet", "--variant=minbase", "--skip=cleanup/apt/lists",
+            f"--include={','.join(_packages())}",
+            f"--setup-hook=copy-in {settings} /tmp",
+            '--setup-hook=mkdir -p "$1/etc/apt/apt.conf.d" && mv "$1/tmp/apt.conf" "$1/etc/apt/apt.conf.d/90lab"',
+            f"--customize-hook=copy-in {RECIPE / 'finish.sh'} /tmp",
+            '--customize-hook=chroot "$1" sh /tmp/finish.sh && rm "$1/tmp/finish.sh"',
+        ]  # fmt: skip
+        if CERTIFICATES.is_file():
+            command.append(f"--customize-hook=upload {CERTIFICATES} /etc/ssl/certs/ca-certificates.crt")
+        command += [f"--aptopt={line}" for line in _apt_settings().splitlines()]
+        command += [
+            DEBIAN_SUITE, str(archive),
+            f"deb {main} {DEBIAN_SUITE} main", f"deb {main} {DEBIAN_SUITE}-updates main",
+            f"deb {security} {DEBIAN_SUITE}-security main",
+        ]  # fmt: skip
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError("mmdebstrap could not build the host image:\n" + "\n".join(done.stderr.splitlines()[-20:]))
+        engine.run(
+            "import", "--change", f"LABEL slipway.recipe={_hash(DEBIAN)}", "--change", "ENV container=docker",
+            str(archive), _tag(DEBIAN),
+            timeout=600,
+        )  # fmt: skip
+
+
+def _install_mmdebstrap(say: Callable[[str], None]) -> None:
+    if shutil.which("mmdebstrap"):
+        return
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        raise LabError(
+            "No registry gave ubuntu:22.04, and mmdebstrap is not installed to build a base without one: "
+            "sudo apt-get install mmdebstrap debian-archive-keyring."
+        )
+    say("apt installs mmdebstrap")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-qq", "-y", "--no-install-recommends", "mmdebstrap", "debian-archive-keyring"],
+    ):
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False
+        )
+        if done.returncode:
+            raise LabError(f"`{' '.join(command[:2])}` failed:\n" + "\n".join(done.stderr.splitlines()[-20:]))
