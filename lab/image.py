@@ -60,10 +60,15 @@ def _is_current(distribution: str) -> bool:
 def _hash(distribution: str) -> str:
     """Of all that goes into the image: a change of any of it means that the image is built anew."""
     digest = hashlib.sha256(distribution.encode())
-    for file in (RECIPE / "packages", RECIPE / "finish.sh", Path(__file__), CERTIFICATES):
+    for file in (*_recipe_files(), CERTIFICATES):
         digest.update(file.read_bytes() if file.is_file() else b"-")
-    digest.update("\n".join([*_mirrors(), _apt_settings()]).encode())
+    command = _mmdebstrap(Path("apt.conf"), Path("host.tar")) if distribution == DEBIAN else []
+    digest.update("\n".join([*command, _apt_settings()]).replace(str(RECIPE), "recipe").encode())
     return digest.hexdigest()[:16]
+
+
+def _recipe_files() -> list[Path]:
+    return sorted(file for file in RECIPE.iterdir() if file.is_file())
 
 
 def _packages() -> list[str]:
@@ -102,26 +107,14 @@ def _build_ubuntu(say: Callable[[str], None]) -> str:
     except LabError as error:
         return str(error)
     say("builds the host image from ubuntu:22.04")
-    with tempfile.TemporaryDirectory() as context:
-        directory = Path(context)
-        (directory / "apt.conf").write_text(_apt_settings())
-        (directory / "ca-certificates.crt").write_bytes(CERTIFICATES.read_bytes() if CERTIFICATES.is_file() else b"")
-        shutil.copy(RECIPE / "finish.sh", directory)
-        (directory / "Dockerfile").write_text(
-            "FROM ubuntu:22.04\n"
-            "COPY apt.conf /etc/apt/apt.conf.d/90lab\n"
-            "RUN rm -f /etc/apt/apt.conf.d/docker-* && apt-get update"
-            " && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends " + " ".join(_packages()) + "\n"
-            "COPY ca-certificates.crt /tmp/machine.crt\n"
-            "RUN if [ -s /tmp/machine.crt ]; then cp /tmp/machine.crt /etc/ssl/certs/ca-certificates.crt; fi;"
-            " rm /tmp/machine.crt\n"
-            "COPY finish.sh /tmp/finish.sh\n"
-            "RUN sh /tmp/finish.sh && rm /tmp/finish.sh\n"
-        )  # fmt: skip
-        engine.run(
-            "build", "--quiet", "--tag", _tag(UBUNTU), "--label", f"slipway.recipe={_hash(UBUNTU)}", context,
-            timeout=900,
-        )  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        context = Path(scratch)
+        for file in _recipe_files():
+            shutil.copy(file, context)
+        (context / "apt.conf").write_text(_apt_settings())
+        (context / "ca-certificates.crt").write_bytes(CERTIFICATES.read_bytes() if CERTIFICATES.is_file() else b"")
+        label = f"slipway.recipe={_hash(UBUNTU)}"
+        engine.run("build", "--quiet", "--tag", _tag(UBUNTU), "--label", label, scratch, timeout=900)
     return ""
 
 
@@ -129,37 +122,38 @@ def _build_debian(say: Callable[[str], None]) -> None:
     """Build a base of our own with mmdebstrap, and import it."""
     _install_mmdebstrap(say)
     say("builds the host image with mmdebstrap (about a minute, once)")
-    main, security = _mirrors()
     cache = ROOT / ".cache"
     cache.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         archive = Path(scratch) / "host.tar"
         settings = Path(scratch) / "apt.conf"
         settings.write_text(_apt_settings())
-        command = [
-            "mmdebstrap", "--quiet", "--variant=minbase", "--skip=cleanup/apt/lists",
-            f"--include={','.join(_packages())}",
-            f"--setup-hook=copy-in {settings} /tmp",
-            '--setup-hook=mkdir -p "$1/etc/apt/apt.conf.d" && mv "$1/tmp/apt.conf" "$1/etc/apt/apt.conf.d/90lab"',
-            f"--customize-hook=copy-in {RECIPE / 'finish.sh'} /tmp",
-            '--customize-hook=chroot "$1" sh /tmp/finish.sh && rm "$1/tmp/finish.sh"',
-        ]  # fmt: skip
-        if CERTIFICATES.is_file():
-            command.append(f"--customize-hook=upload {CERTIFICATES} /etc/ssl/certs/ca-certificates.crt")
-        command += [f"--aptopt={line}" for line in _apt_settings().splitlines()]
-        command += [
-            DEBIAN_SUITE, str(archive),
-            f"deb {main} {DEBIAN_SUITE} main", f"deb {main} {DEBIAN_SUITE}-updates main",
-            f"deb {security} {DEBIAN_SUITE}-security main",
-        ]  # fmt: skip
+        command = _mmdebstrap(settings, archive)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
             raise LabError("mmdebstrap could not build the host image:\n" + "\n".join(done.stderr.splitlines()[-20:]))
-        engine.run(
-            "import", "--change", f"LABEL slipway.recipe={_hash(DEBIAN)}", "--change", "ENV container=docker",
-            str(archive), _tag(DEBIAN),
-            timeout=600,
-        )  # fmt: skip
+        label = f"LABEL slipway.recipe={_hash(DEBIAN)}"
+        engine.run("import", "--change", label, str(archive), _tag(DEBIAN), timeout=600)
+
+
+def _mmdebstrap(settings: Path, archive: Path) -> list[str]:
+    main, security = _mirrors()
+    command = [
+        "mmdebstrap", "--quiet", "--variant=minbase", "--skip=cleanup/apt/lists",
+        f"--include={','.join(_packages())}",
+        f"--setup-hook=copy-in {settings} /tmp",
+        '--setup-hook=mkdir -p "$1/etc/apt/apt.conf.d" && mv "$1/tmp/apt.conf" "$1/etc/apt/apt.conf.d/90lab"',
+        f"--customize-hook=copy-in {RECIPE / 'finish.sh'} /tmp",
+        '--customize-hook=chroot "$1" sh /tmp/finish.sh && rm "$1/tmp/finish.sh"',
+        *(f"--aptopt={line}" for line in _apt_settings().splitlines()),
+    ]  # fmt: skip
+    if CERTIFICATES.is_file():
+        command.append(f"--customize-hook=upload {CERTIFICATES} /etc/ssl/certs/ca-certificates.crt")
+    return [
+        *command, DEBIAN_SUITE, str(archive),
+        f"deb {main} {DEBIAN_SUITE} main", f"deb {main} {DEBIAN_SUITE}-updates main",
+        f"deb {security} {DEBIAN_SUITE}-security main",
+    ]  # fmt: skip
 
 
 def _install_mmdebstrap(say: Callable[[str], None]) -> None:

@@ -94,7 +94,7 @@ class Lab:
 
 
 def write(path: Path, text: str, mode: int = 0o644) -> None:
-    """Replace a file in one step, so that a reader never sees half of it, and with the mode it shall have from the start."""
+    """Replace a file in one step, so that no reader sees half of it; it has its mode from the start."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
