@@ -11,7 +11,7 @@ from lab import engine
 from lab.state import HOSTS, Lab, LabError
 
 # Labs are given /24 networks out of this one. It is private, and not among those that engines take by themselves.
-RANGE = ipaddress.ip_network("10.213.0.0/16")
+RANGE = ipaddress.IPv4Network("10.213.0.0/16")
 FIRST_HOST = 11
 
 

@@ -56,9 +56,7 @@ def place_order(book: Book, quantity: int, email: str) -> Order:
 
     with transaction.atomic():
         # One statement decides: two customers never share the last copy.
-        taken = Book.objects.filter(pk=book.pk, stock__gte=quantity).update(
-            stock=F("stock") - quantity
-        )
+        taken = Book.objects.filter(pk=book.pk, stock__gte=quantity).update(stock=F("stock") - quantity)
         if not taken:
             raise OutOfStock
         order = Order.objects.create(book=book, quantity=quantity, email=email)

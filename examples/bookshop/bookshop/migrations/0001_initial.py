@@ -14,12 +14,7 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Author",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("name", models.CharField(max_length=200, unique=True)),
             ],
             options={
@@ -29,19 +24,12 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Book",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("title", models.CharField(max_length=300)),
                 (
                     "price",
                     models.DecimalField(
-                        decimal_places=2,
-                        max_digits=8,
-                        validators=[django.core.validators.MinValueValidator(0)],
+                        decimal_places=2, max_digits=8, validators=[django.core.validators.MinValueValidator(0)]
                     ),
                 ),
                 ("published", models.PositiveSmallIntegerField(verbose_name="year of publication")),
@@ -51,19 +39,13 @@ class Migration(migrations.Migration):
                     models.FileField(
                         blank=True,
                         upload_to="covers/",
-                        validators=[
-                            django.core.validators.FileExtensionValidator(
-                                ["jpg", "jpeg", "png", "webp"]
-                            )
-                        ],
+                        validators=[django.core.validators.FileExtensionValidator(["jpg", "jpeg", "png", "webp"])],
                     ),
                 ),
                 (
                     "author",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="books",
-                        to="bookshop.author",
+                        on_delete=django.db.models.deletion.PROTECT, related_name="books", to="bookshop.author"
                     ),
                 ),
             ],
@@ -74,17 +56,10 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Order",
             fields=[
-                (
-                    "id",
-                    models.BigAutoField(
-                        auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
-                    ),
-                ),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 (
                     "quantity",
-                    models.PositiveIntegerField(
-                        default=1, validators=[django.core.validators.MinValueValidator(1)]
-                    ),
+                    models.PositiveIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1)]),
                 ),
                 ("email", models.EmailField(max_length=254)),
                 ("created_at", models.DateTimeField(auto_now_add=True, db_index=True)),
@@ -92,9 +67,7 @@ class Migration(migrations.Migration):
                 (
                     "book",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="orders",
-                        to="bookshop.book",
+                        on_delete=django.db.models.deletion.PROTECT, related_name="orders", to="bookshop.book"
                     ),
                 ),
             ],

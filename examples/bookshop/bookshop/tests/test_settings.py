@@ -38,9 +38,7 @@ def read(expression: str, **environment: str):
 class RedisTest(TestCase):
     def test_tls_is_verified_in_full_whatever_the_url_asks_for(self):
         for asked in ("required", "none"):
-            url, tls = redis_client(
-                f"rediss://app:p%40ss@data1:6379/0?ssl_cert_reqs={asked}&ssl_ca_certs={CA}"
-            )
+            url, tls = redis_client(f"rediss://app:p%40ss@data1:6379/0?ssl_cert_reqs={asked}&ssl_ca_certs={CA}")
             self.assertEqual(url, "rediss://app:p%40ss@data1:6379/0")
             self.assertEqual(
                 tls,
@@ -57,9 +55,7 @@ class RedisTest(TestCase):
 
     def test_cache_and_broker_get_the_same_verification(self):
         url = f"rediss://app:pw@data1:6379/0?ssl_ca_certs={CA}"
-        cache, broker = read(
-            "[s.CACHES['default']['OPTIONS'], s.CELERY_BROKER_USE_SSL]", REDIS_URL=url
-        )
+        cache, broker = read("[s.CACHES['default']['OPTIONS'], s.CELERY_BROKER_USE_SSL]", REDIS_URL=url)
         self.assertEqual(broker["ssl_ca_certs"], CA)
         self.assertTrue(broker["ssl_check_hostname"])
         self.assertEqual(broker, {key: cache[key] for key in broker})

@@ -18,16 +18,12 @@ class ShopCase(TestCase):
     def setUp(self) -> None:
         cache.clear()
         author = Author.objects.create(name="Mary Shelley")
-        self.book = Book.objects.create(
-            title="Frankenstein", author=author, price="7.99", published=1818, stock=3
-        )
+        self.book = Book.objects.create(title="Frankenstein", author=author, price="7.99", published=1818, stock=3)
 
     def order(self, **changes):
         order = {"book": self.book.pk, "quantity": 1, "email": "reader@bookshop.example"}
         with self.captureOnCommitCallbacks(execute=True):
-            return self.client.post(
-                "/api/orders/", json.dumps({**order, **changes}), content_type="application/json"
-            )
+            return self.client.post("/api/orders/", json.dumps({**order, **changes}), content_type="application/json")
 
 
 class PageTest(ShopCase):
@@ -129,9 +125,7 @@ class ApiTest(ShopCase):
 class TaskTest(ShopCase):
     @override_settings(FEATURES={"recommendations": True})
     def test_bestsellers_are_recommended_most_sold_first(self):
-        other = Book.objects.create(
-            title="The Last Man", author=self.book.author, price="8", published=1826, stock=9
-        )
+        other = Book.objects.create(title="The Last Man", author=self.book.author, price="8", published=1826, stock=9)
         self.order(quantity=1)
         self.order(book=other.pk, quantity=2)
         tasks.recompute_bestsellers.delay()
