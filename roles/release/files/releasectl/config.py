@@ -1,0 +1,117 @@
+"""What the role ``release`` tells this program: /etc/slipway/releasectl.json, checked on reading."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from .errors import Refusal
+
+DEFAULT_PATH = Path("/etc/slipway/releasectl.json")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Paths, users and limits; sizes are in bytes, times in seconds."""
+
+    app_user: str = "app"
+    app_group: str = "app"
+    build_user: str = "app-build"
+    deploy_user: str = "deployer"
+    domain: str = "localhost"
+    python_version: str = "3.11"
+    settings_module: str = "config.settings"
+    requirements: str = "requirements.lock"
+    # Which processes this host runs: gunicorn, celery-worker, celery-beat.
+    processes: tuple[str, ...] = ("gunicorn",)
+
+    releases: Path = Path("/opt/app/releases")
+    current: Path = Path("/opt/app/current")
+    incoming: Path = Path("/opt/app/incoming")
+    state: Path = Path("/var/lib/app")
+    env: Path = Path("/etc/app/env")
+    run: Path = Path("/run/app")
+    private_run: Path = Path("/run/slipway")
+    static: Path = Path("/var/www/app/static")
+    events: Path = Path("/var/log/app/releases")
+    build_cache: Path = Path("/var/cache/app-build")
+    uv: Path = Path("/usr/local/bin/uv")
+
+    # What a build and collectstatic may see; harmless by definition, never a secret.
+    build_environment: dict[str, str] = field(default_factory=dict)
+    build_settings: dict[str, str] = field(default_factory=dict)
+    build_timeout: int = 900
+    build_memory_max: str = "2G"
+
+    artifact_max_bytes: int = 200 * 1024 * 1024
+    unpacked_max_bytes: int = 1024 * 1024 * 1024
+    unpacked_max_entries: int = 50_000
+    unpacked_max_depth: int = 32
+    free_min_bytes: int = 256 * 1024 * 1024
+
+    health_path: str = "/readyz"
+    health_timeout: int = 30
+    health_successes: int = 2
+    health_failures: int = 5
+    drain_timeout: int = 60
+    drain: bool = True
+    migrate_timeout: int = 900
+    keep: int = 5
+    # Files that decide how a generation runs: when they change, the live release is due for a restart.
+    unit_files: tuple[str, ...] = ()
+    lease_seconds: int = 900
+
+    def release_dir(self, release: str) -> Path:
+        """Where a release lives; the id must have been checked before."""
+        return self.releases / release
+
+    @property
+    def socket(self) -> Path:
+        """The link that nginx follows at every connect."""
+        return self.run / "current.sock"
+
+    def make_directories(self) -> None:
+        """What this program keeps for itself, root only."""
+        for path in (
+            self.private_run,
+            self.private_run / "env",
+            self.private_run / "jobs",
+            self.state / "generations",
+            self.state / "staging",
+        ):
+            path.mkdir(mode=0o700, exist_ok=True)
+
+    def generation_socket(self, generation: object) -> Path:
+        """The socket on which one generation listens."""
+        return self.run / str(generation) / "gunicorn.sock"
+
+    @classmethod
+    def load(cls, path: Path = DEFAULT_PATH) -> Config:
+        """Read the file; an unknown key or a wrong type is refused with the key's name."""
+        try:
+            raw = json.loads(path.read_text())
+        except FileNotFoundError:
+            raise Refusal(f"{path} is missing: run the playbook site.yml for this host.") from None
+        except ValueError as error:
+            raise Refusal(f"{path} is not JSON ({error}): run the playbook site.yml for this host.") from None
+        return cls.from_mapping(raw, str(path))
+
+    @classmethod
+    def from_mapping(cls, raw: dict[str, object], origin: str = "the configuration") -> Config:
+        """Build from plain values, converting paths and lists."""
+        known = {f.name: f for f in fields(cls)}
+        values: dict[str, object] = {}
+        for key, value in raw.items():
+            if key not in known:
+                raise Refusal(f"{origin} sets {key!r}, which this version does not know: run the playbook site.yml.")
+            default = getattr(cls, key, None)
+            if isinstance(default, Path):
+                values[key] = Path(str(value))
+            elif isinstance(default, tuple):
+                values[key] = tuple(str(item) for item in value) if isinstance(value, list) else ()
+            elif default is not None and type(value) is not type(default):
+                raise Refusal(f"{origin} sets {key!r} to a {type(value).__name__}, not a {type(default).__name__}.")
+            else:
+                values[key] = value
+        return cls(**values)  # type: ignore[arg-type]

@@ -1,0 +1,77 @@
+"""The health gate: a new generation answers on its own socket before any request can reach it."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .errors import Refusal
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket."""
+
+    def __init__(self, path: Path, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self.path))
+
+
+def probe(path: Path, target: str, domain: str, timeout: float) -> tuple[int, str]:
+    """Ask ``target`` once as nginx would; return status and the beginning of the body on one line."""
+    connection = UnixConnection(path, timeout)
+    try:
+        headers = {"Host": domain, "X-Forwarded-Proto": "https", "User-Agent": "releasectl", "Connection": "close"}
+        connection.request("GET", target, headers=headers)
+        response = connection.getresponse()
+        body = response.read(2048).decode(errors="replace")
+        return response.status, " ".join(body.split())[:200]
+    finally:
+        connection.close()
+
+
+def gate(
+    path: Path,
+    target: str,
+    domain: str,
+    timeout: float,
+    successes: int,
+    failures: int,
+    alive: Callable[[], bool],
+) -> None:
+    """Return after ``successes`` answers of 200 in a row; refuse after ``failures`` other answers in a row,
+    after ``timeout`` seconds, or as soon as ``alive`` says that the process is gone.
+
+    A redirect counts as a failure: a health check that is sent elsewhere has not been answered.
+    """
+    deadline = time.monotonic() + timeout
+    good = bad = 0
+    reason = "it did not answer"
+    while good < successes:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise Refusal(f"{target} was not healthy within {timeout:g} s: {reason}")
+        try:
+            status, body = probe(path, target, domain, min(remaining, 10))
+        except OSError as error:
+            good, reason = 0, f"it did not answer ({error.strerror or error})"
+        except http.client.HTTPException as error:
+            good, reason = 0, f"it did not speak HTTP ({type(error).__name__})"
+        else:
+            if status == 200:
+                good, bad = good + 1, 0
+                continue
+            good, bad = 0, bad + 1
+            reason = f"it answered {status}" + (f" ({body})" if body else "")
+            if bad >= failures:
+                raise Refusal(f"{target} is not healthy: {reason}")
+        if not alive():
+            raise Refusal("its process ended")
+        time.sleep(0.1 if bad == 0 else 0.5)

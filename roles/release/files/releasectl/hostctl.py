@@ -1,0 +1,110 @@
+"""What systemd runs for us, never a person and never a deployer: one word each, called from the unit files."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import drain
+from .cli import ENVIRONMENT, execute
+from .config import Config
+from .errors import Refusal
+from .events import Events
+from .job import Job
+from .lifecycle import Lifecycle
+from .lock import Locks
+from .names import Generation
+from .settings import Settings
+from .systemd import Systemd
+
+BOOT_WAIT = 300.0  # seconds that app.service waits for a running verb
+
+
+def write_environment(config: Config, generation: str) -> int:
+    """ExecStartPre=+ of every process: the settings of the pinned version, for systemd alone to read."""
+    parsed = Generation.parse(generation)
+    settings = Settings(config.env, config.state / "generations", config.private_run)
+    settings.write_environment(str(parsed), settings.pinned(parsed))
+    return 0
+
+
+def drain_generation(config: Config, generation: str) -> int:
+    """ExecStop=+ of gunicorn: wait until nobody is connected, unless it is stopped while it is the live one."""
+    if os.environ.get("SERVICE_RESULT", "success") != "success" or not config.drain:
+        return 0
+    socket = config.generation_socket(Generation.parse(generation))
+    if config.socket.is_symlink() and str(config.socket.readlink()) == str(socket):
+        return 0  # nothing took its place, so there is nothing to wait for
+    if not drain.wait(socket, config.drain_timeout):
+        print(f"still connected after {config.drain_timeout} s: stopping gracefully all the same")
+    return 0
+
+
+def boot(config: Config) -> int:
+    """ExecStart of app.service: bring up what `current` points to, and record it."""
+    with Locks(config.private_run, config.state).verb("start", "app.service", BOOT_WAIT):
+        lifecycle = Lifecycle(config, Systemd(), print)
+        outcome, message = "ok", ""
+        try:
+            message = "; ".join(lifecycle.reconcile("app.service", boot=True))
+        except Refusal as refusal:
+            outcome, message = "failed", refusal.message
+            print("\n".join(str(line) for line in refusal.details.get("journal", ())))  # type: ignore[attr-defined]
+            raise
+        finally:
+            if message:
+                live = lifecycle.store.read().live
+                Events(config.events).append(
+                    verb="start",
+                    release=live.release if live else None,
+                    generation=str(live.generation) if live else None,
+                    actor="app.service",
+                    outcome=outcome,
+                    message=message,
+                )
+        print(message or "Nothing to bring up.")
+    return 0
+
+
+def stop(_config: Config) -> int:
+    """ExecStop of app.service: every process of every generation."""
+    systemd = Systemd()
+    systemd.stop(unit.name for unit in systemd.units())
+    return 0
+
+
+def job(config: Config, key: str) -> int:
+    """The inside of a transient unit: run the verb that was asked for and leave the answer."""
+    mine = Job(config.private_run, key)
+    try:
+        answer = execute(config, mine.request(), mine.say)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}; the traceback is in 'journalctl -u {mine.unit}'."
+        mine.finish({"ok": False, "changed": False, "message": text, "exit": 1})
+        raise
+    mine.finish(answer)
+    return int(str(answer["exit"]))
+
+
+WORDS = {"environment": write_environment, "drain": drain_generation, "boot": boot, "stop": stop, "job": job}
+
+
+def main(argv: list[str]) -> int:
+    """Entry point of /usr/local/libexec/slipway/hostctl."""
+    service_result = os.environ.get("SERVICE_RESULT")
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+    if service_result is not None:
+        os.environ["SERVICE_RESULT"] = service_result
+    os.umask(0o022)
+    word, *rest = argv or [""]
+    if word not in WORDS:
+        print(f"hostctl knows {', '.join(WORDS)}: it is called by systemd units only", file=sys.stderr)
+        return 2
+    try:
+        config = Config.load()
+        config.make_directories()
+        return WORDS[word](config, *rest)  # type: ignore[operator]
+    except Refusal as refusal:
+        print(refusal.message, file=sys.stderr)
+        return refusal.exit_status

@@ -1,0 +1,412 @@
+"""Switching: one truth (`current`), everything else derived from it, and an intent that survives a crash.
+
+The order of a switch, and what a crash in between leaves for `reconcile`:
+
+1. the intent is recorded                      -> taken back: `current` still names the old release
+2. the new generation starts, passes its gate  -> taken back
+3. new workers come up, old ones stop          -> taken back, old workers are started again
+4. `current` is renamed                        -> carried to its end from here on
+5. `current.sock` is renamed                   (for a restart of the same release this is the point of no return)
+6. the record is written, the intent is gone   -> only left-over generations remain to be stopped
+7. the old generation drains and stops, beat moves over
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import build, health
+from .config import Config
+from .errors import Refusal
+from .files import link_atomically
+from .names import RELEASE_ID, Generation
+from .settings import Settings
+from .state import Intent, Live, State, Store, previous_after
+from .systemd import PROCESSES, Systemd, Unit, unit_name
+
+GUNICORN, WORKER, BEAT = PROCESSES
+APP_SERVICE = "app.service"
+
+
+class Lifecycle:
+    """The verbs that change which generation serves. Every method expects the flock to be held."""
+
+    def __init__(
+        self,
+        config: Config,
+        systemd: Systemd,
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
+        self.config = config
+        self.systemd = systemd
+        self.say = say
+        self.store = Store(config.state)
+        self.settings = Settings(config.env, config.state / "generations", config.private_run)
+
+    # What is there
+
+    def live_release(self) -> str | None:
+        """The basename of what `current` resolves to; None before the first release, a sentence when it is broken."""
+        current = self.config.current
+        if not current.is_symlink():
+            if current.exists():
+                raise Refusal(
+                    f"{current} is no symbolic link: move it away and point it at a release again"
+                    f" (ln -sfn {self.config.releases}/<id> {current}), then run 'releasectl reconcile'."
+                )
+            return None
+        target = current.resolve()
+        if target.parent != self.config.releases.resolve() or not RELEASE_ID.fullmatch(target.name):
+            raise Refusal(
+                f"{current} points to {target}, which is no release: point it at one below {self.config.releases}"
+                " again, then run 'releasectl reconcile'."
+            )
+        if build.read(target) is None:
+            raise Refusal(
+                f"{current} points to {target.name}, which is not there or was never finished:"
+                f" point it at a release again (have: {self._have()}), then run 'releasectl reconcile'."
+            )
+        return target.name
+
+    def socket_generation(self) -> Generation | None:
+        """The generation that `current.sock` leads to."""
+        try:
+            return Generation.parse(Path(self.config.socket.readlink()).parent.name)
+        except (OSError, Refusal):
+            return None
+
+    def _have(self) -> str:
+        return ", ".join(build.prepared(self.config)) or "none"
+
+    # Starting and stopping generations
+
+    def _start_generation(self, state: State, release: str, settings: str | None) -> tuple[Generation, str | None]:
+        """Number and pin the next generation; nothing is started yet."""
+        state.counter += 1
+        generation = Generation(release, state.counter)
+        return generation, self.settings.pin(generation, settings)
+
+    def _gate(self, generation: Generation) -> None:
+        """Start gunicorn on its own socket and let it prove itself; on refusal the journal is attached."""
+        unit = unit_name(GUNICORN, generation)
+        config = self.config
+        self.say(f"starting {unit}")
+        if not self.systemd.start(unit):
+            raise Refusal(
+                f"{generation.release} did not start: {self._last_words(unit)}", journal=self.systemd.journal(unit)
+            )
+        self.say(f"waiting for {config.health_path} on its own socket")
+        try:
+            health.gate(
+                config.generation_socket(generation),
+                config.health_path,
+                config.domain,
+                config.health_timeout,
+                config.health_successes,
+                config.health_failures,
+                alive=lambda: self.systemd.active(unit) == "active" and self.systemd.restarts(unit) == 0,
+            )
+        except Refusal as refusal:
+            raise Refusal(
+                f"{generation.release} failed its health gate: {refusal.message}", journal=self.systemd.journal(unit)
+            ) from None
+
+    def _last_words(self, unit: str) -> str:
+        """The most telling line of a unit that did not come up: the last exception if there is one."""
+        lines = self.systemd.journal(unit, 60)
+        telling = [line for line in lines if "Error" in line or "Exception" in line]
+        chosen = (telling or lines or ["it wrote nothing to the journal"])[-1]
+        return chosen.strip()[:300]
+
+    def _stop_other(self, live: Generation | None, processes: tuple[str, ...] = PROCESSES) -> None:
+        """Stop every generation but ``live``: gunicorn drains on its own, nobody waits for it."""
+        doomed = [u for u in self.systemd.units() if u.generation != live and u.process in processes]
+        self.systemd.stop((u.name for u in doomed if u.active != "deactivating"), block=False)
+        if processes == PROCESSES:
+            self.settings.forget_all_but({str(u.generation) for u in doomed} | ({str(live)} if live else set()))
+
+    def _abandon(self, generation: Generation) -> None:
+        """Take a generation back that never received a request."""
+        self.systemd.stop([unit_name(p, generation) for p in PROCESSES])
+        self.settings.forget(generation)
+
+    def _workers(self, generation: Generation) -> None:
+        """New workers first, so that no task of a new name meets an old worker; then the old ones stop consuming."""
+        if WORKER not in self.config.processes:
+            return
+        unit = unit_name(WORKER, generation)
+        if not self.systemd.start(unit):
+            raise Refusal(
+                f"The Celery worker of {generation.release} did not start: {self._last_words(unit)}",
+                journal=self.systemd.journal(unit),
+            )
+        old = [u for u in self.systemd.units() if u.process == WORKER and u.generation != generation and u.running]
+        self.systemd.stop((u.name for u in old), block=False)
+
+    def _beat(self, generation: Generation) -> None:
+        """Exactly one scheduler: the old one is seen dead before the new one starts."""
+        if BEAT not in self.config.processes:
+            return
+        old = [u for u in self.systemd.units() if u.process == BEAT and u.generation != generation]
+        self.systemd.stop(u.name for u in old)
+        self.systemd.start(unit_name(BEAT, generation))
+
+    # The switch
+
+    def switch(self, verb: str, release: str, settings: str | None, actor: str) -> Live:
+        """Start ``release`` as a new generation and move requests, workers and the scheduler to it."""
+        state = self.store.read()
+        live = self.live_release()
+        recorded = state.live.release if state.live else None
+        previous = previous_after(state, verb, release, recorded)
+        generation, version = self._start_generation(state, release, settings)
+        state.intent = Intent(verb, release, generation.number, version, time.time(), actor, previous, self.setup())
+        self.store.write(state)
+        try:
+            if GUNICORN in self.config.processes:
+                self._gate(generation)
+            if verb != "rollback":
+                self.say("handing the queues over to the new workers")
+                self._workers(generation)
+        except Refusal:
+            self.say("taking it back; the live release was not touched")
+            self._take_back(state, live)
+            raise
+        self.say(f"switching to {generation}")
+        return self._commit(state, generation)
+
+    def _commit(self, state: State, generation: Generation) -> Live:
+        """From here on a crash is carried forward by `reconcile`."""
+        assert state.intent is not None
+        intent = state.intent
+        link_atomically(self.config.current, str(self.config.release_dir(generation.release)))
+        self._point_socket(generation)
+        live = Live(generation.release, generation.number, time.time(), intent.settings, intent.setup)
+        state.went_live(live, intent.previous)
+        state.gone.pop(generation.release, None)
+        self.store.write(state)
+        self._settle(generation)
+        return live
+
+    def _point_socket(self, generation: Generation) -> None:
+        if GUNICORN in self.config.processes:
+            link_atomically(self.config.socket, str(self.config.generation_socket(generation)))
+
+    def _settle(self, generation: Generation) -> None:
+        """Make the processes agree with the live generation."""
+        self._stop_other(generation, (GUNICORN,))
+        self._workers(generation)
+        self._beat(generation)
+        self._stop_other(generation)
+        if self.systemd.active(APP_SERVICE) != "active":
+            self.systemd.start(APP_SERVICE, block=False)
+
+    def _take_back(self, state: State, live: str | None) -> None:
+        """Undo an intent whose release never became `current`; old workers come back when they had to stop."""
+        assert state.intent is not None
+        self._abandon(state.intent.generation)
+        state.intent = None
+        self.store.write(state)
+        if state.live is not None and state.live.release == live and WORKER in self.config.processes:
+            self.systemd.start(unit_name(WORKER, state.live.generation))
+
+    # Agreement with `current`
+
+    def reconcile(self, actor: str, boot: bool = False, heal: bool = True) -> list[str]:
+        """Make everything derived agree with `current`; return what had to be done, one sentence each.
+
+        At ``boot`` nothing runs yet and there is nothing to fall back to, so the generation is started without a
+        gate. Otherwise a release that was linked by hand is switched to like any other, gate included.
+        Without ``heal`` only an unfinished switch is settled: a verb that is about to switch away from a release
+        that cannot start must not be refused because it cannot start.
+        """
+        state = self.store.read()
+        live = self.live_release()
+        done: list[str] = []
+        if live is None:
+            self._drop_intent(state, done)
+            return done
+        if state.intent is not None:
+            self._finish(state, live, done)
+        if boot:
+            self._boot(state, live, done)
+        elif not heal:
+            self._note_link_by_hand(state, live)
+        elif state.live is None or state.live.release != live:
+            settings = state.live.settings if state.live else None
+            self.switch("reconcile", live, settings, actor)
+            done.append(f"{live}, which 'current' was pointed at by hand, was brought up")
+        else:
+            self._heal(state.live.generation, done)
+        return done
+
+    def _note_link_by_hand(self, state: State, live: str) -> None:
+        """`current` was pointed elsewhere and not brought up: what was live by the record is what one can go back to."""
+        if state.live is not None and state.live.release != live:
+            state.previous = previous_after(state, "reconcile", live, state.live.release)
+            self.store.write(state)
+
+    def _drop_intent(self, state: State, done: list[str]) -> None:
+        if state.intent is not None:
+            done.append(f"an unfinished {state.intent.verb} of {state.intent.release} was taken back")
+            self._abandon(state.intent.generation)
+            state.intent = None
+            self.store.write(state)
+        self._stop_other(None)
+
+    def _finish(self, state: State, live: str, done: list[str]) -> None:
+        """Carry an unfinished switch to its end when it passed the point of no return, take it back otherwise."""
+        intent = state.intent
+        assert intent is not None
+        same_release = state.live is not None and state.live.release == intent.release
+        if same_release:
+            passed = self.socket_generation() == intent.generation
+        else:
+            passed = live == intent.release
+        if passed:
+            if GUNICORN in self.config.processes:
+                self.systemd.start(unit_name(GUNICORN, intent.generation))
+            self._commit(state, intent.generation)
+            done.append(f"an interrupted {intent.verb} of {intent.release} was carried to its end")
+        else:
+            self._take_back(state, live)
+            done.append(f"an interrupted {intent.verb} of {intent.release} was taken back")
+
+    def _boot(self, state: State, live: str, done: list[str]) -> None:
+        """Bring up what `current` points to: the link first, then the generation; the old number when it still runs."""
+        recorded = state.live
+        running = {u.generation for u in self.systemd.units() if u.running}
+        if recorded is not None and recorded.release == live and recorded.generation in running:
+            self._heal(recorded.generation, done)
+            return
+        version = recorded.settings if recorded else None
+        previous = previous_after(state, "boot", live, recorded.release if recorded else None)
+        generation, version = self._start_generation(state, live, version)
+        state.went_live(Live(live, generation.number, time.time(), version, self.setup()), previous)
+        self.store.write(state)
+        self._point_socket(generation)
+        if GUNICORN in self.config.processes and not self.systemd.start(unit_name(GUNICORN, generation)):
+            unit = unit_name(GUNICORN, generation)
+            raise Refusal(f"{live} did not start: {self._last_words(unit)}", journal=self.systemd.journal(unit))
+        for process in (WORKER, BEAT):
+            if process in self.config.processes:
+                self.systemd.start(unit_name(process, generation), block=False)
+        self._stop_other(generation)
+        by_hand = recorded is not None and recorded.release != live
+        done.append(f"{live} was brought up" + (f" in place of {recorded.release}" if by_hand and recorded else ""))
+
+    def _heal(self, generation: Generation, done: list[str]) -> None:
+        """Start what should run, stop what should not, point the socket where it belongs."""
+        units = self.systemd.units()
+        running = {u.process for u in units if u.generation == generation and u.running}
+        missing = [p for p in self.config.processes if p not in running]
+        for process in missing:
+            self.systemd.stop([unit_name(process, generation)])
+            if not self.systemd.start(unit_name(process, generation)):
+                unit = unit_name(process, generation)
+                raise Refusal(f"{unit} does not start: {self._last_words(unit)}", journal=self.systemd.journal(unit))
+            done.append(f"{unit_name(process, generation)} was started again")
+        if GUNICORN in self.config.processes and self.socket_generation() != generation:
+            self._point_socket(generation)
+            done.append(f"{self.config.socket} was pointed at {generation} again")
+        if any(_stray(unit, generation) for unit in units):
+            self._stop_other(generation)
+
+    # The verbs
+
+    def activate(self, release: str, actor: str) -> Live:
+        """Make a prepared release live."""
+        if build.read(self.config.release_dir(release)) is None:
+            raise Refusal(self._cannot_be_had(release, self.store.read()))
+        if release == self.live_release():
+            raise Refusal(
+                f"{release} is live already, nothing was changed: to start it anew with the settings in force run"
+                " 'releasectl restart'."
+            )
+        return self.switch("activate", release, None, actor)
+
+    def restart(self, actor: str) -> Live:
+        """Start the live release as a new generation with the settings in force."""
+        live = self.live_release()
+        if live is None:
+            raise Refusal("No release is live yet: deploy one first (playbooks/deploy.yml).")
+        return self.switch("restart", live, None, actor)
+
+    def setup(self) -> str:
+        """A fingerprint of the unit files and the launcher: what a generation that starts now runs under."""
+        digest = hashlib.sha256()
+        for name in self.config.unit_files:
+            path = Path(name)
+            digest.update(path.read_bytes() if path.is_file() else b"")
+            digest.update(b"\0")
+        return digest.hexdigest()[:16]
+
+    def settings_changed(self) -> bool:
+        """Whether the live generation runs with other settings or unit files than those in force."""
+        live = self.store.read().live
+        return live is not None and (live.settings != self.settings.current() or live.setup != self.setup())
+
+    def rollback_target(self, release: str | None) -> str:
+        """Which release a rollback goes to: the one named, or the last that was live before, by the record."""
+        state = self.store.read()
+        live = self.live_release()
+        if live is None:
+            raise Refusal("No release is live yet, so there is nothing to go back from.")
+        if release is not None:
+            if release == live:
+                raise Refusal(f"{release} is live already, nothing was changed; there are: {self._choices(live)}.")
+            if build.read(self.config.release_dir(release)) is None:
+                raise Refusal(self._cannot_be_had(release, state))
+            return release
+        have = build.prepared(self.config)
+        for candidate in reversed(state.previous):
+            if candidate in have and candidate != live:
+                return candidate
+        raise Refusal(
+            f"The record names no earlier release than {live}, nothing was changed; there are: {self._choices(live)}."
+        )
+
+    def _choices(self, live: str | None) -> str:
+        return ", ".join(r for r in build.prepared(self.config) if r != live) or "no others"
+
+    def _cannot_be_had(self, release: str, state: State) -> str:
+        gone = state.gone.get(release)
+        why = f"was {gone['how']} ({gone['why']})" if gone else "is not known on this host"
+        return f"{release} {why}; releases that can be had: {self._choices(self.live_release())}."
+
+    def discard(self, release: str, why: str) -> bool:
+        """Remove a release that never was live; return whether there was one."""
+        state = self.store.read()
+        if release == self.live_release() or release in state.previous:
+            raise Refusal(f"{release} is or was live: 'releasectl prune' removes old releases, discard does not.")
+        existed = self.config.release_dir(release).is_dir()
+        if existed:
+            state.forget(release, "failed", why)
+            self.store.write(state)
+            build.remove(self.config, release)
+        return existed
+
+    def prune(self, keep: int) -> list[str]:
+        """Remove all but the newest ``keep`` releases, never the live or the previous one."""
+        state = self.store.read()
+        live = self.live_release()
+        have = list(build.prepared(self.config))
+        protected = {live, next((r for r in reversed(state.previous) if r in have), None)}
+        protected |= {unit.generation.release for unit in self.systemd.units()}
+        doomed = [r for r in (have[:-keep] if keep else have) if r not in protected]
+        for release in doomed:
+            state.forget(release, "pruned", f"more than {keep} releases were there")
+            state.previous = [r for r in state.previous if r != release]
+        if doomed:
+            self.store.write(state)
+        for release in doomed:
+            build.remove(self.config, release)
+        return doomed
+
+
+def _stray(unit: Unit, live: Generation) -> bool:
+    """A unit of another generation that is not on its way out."""
+    return unit.generation != live and unit.active != "deactivating"

@@ -1,0 +1,99 @@
+"""Looking without changing anything: `status` and how it reads to a person."""
+
+from __future__ import annotations
+
+from . import build
+from .errors import Refusal
+from .events import timestamp
+from .lifecycle import Lifecycle
+from .lock import Locks
+from .systemd import unit_name
+
+
+def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
+    """All that is known, without reconciling: what disagrees is listed under ``drift``."""
+    config = lifecycle.config
+    state = lifecycle.store.read()
+    drift: list[str] = []
+    try:
+        live = lifecycle.live_release()
+    except Refusal as refusal:
+        live = None
+        drift.append(refusal.message)
+    have = build.prepared(config)
+    previous = next((r for r in reversed(state.previous) if r in have), None)
+    recorded = state.live
+    if live is not None:
+        if recorded is None or recorded.release != live:
+            drift.append(f"'current' names {live}, the record {recorded.release if recorded else 'nothing'}")
+        else:
+            drift += _process_drift(lifecycle, recorded.generation)
+            if recorded.settings != lifecycle.settings.current():
+                drift.append(f"runs with {recorded.settings}, in force is {lifecycle.settings.current()}")
+    if state.intent is not None:
+        drift.append(f"an unfinished {state.intent.verb} of {state.intent.release}")
+    lease = locks.read_lease()
+    return {
+        "live": {
+            "release": live,
+            "generation": str(recorded.generation) if recorded and recorded.release == live else None,
+            "since": timestamp(recorded.since) if recorded and recorded.release == live else None,
+            "settings": recorded.settings if recorded else None,
+        }
+        if live
+        else None,
+        "previous": previous,
+        "settings_current": lifecycle.settings.current(),
+        "releases": [
+            {
+                "id": release.id,
+                "state": "live" if release.id == live
+                else "previous" if release.id == previous
+                else "kept" if release.id in state.previous
+                else "prepared",
+                "prepared_at": release.prepared_at,
+                "prepared_by": release.prepared_by,
+                "revision": release.revision,
+                "size": release.bytes,
+            }
+            for release in have.values()
+        ],
+        "intent": {"verb": state.intent.verb, "release": state.intent.release} if state.intent else None,
+        "lease": lease.public() if lease else None,
+        "drift": drift,
+    }  # fmt: skip
+
+
+def _process_drift(lifecycle: Lifecycle, generation: object) -> list[str]:
+    running = {unit.name for unit in lifecycle.systemd.units() if unit.running}
+    found = [
+        f"{unit_name(process, generation)} is not running"
+        for process in lifecycle.config.processes
+        if unit_name(process, generation) not in running
+    ]
+    if "gunicorn" in lifecycle.config.processes and lifecycle.socket_generation() != generation:
+        found.append(f"{lifecycle.config.socket} does not lead to {generation}")
+    return found
+
+
+def as_text(answer: dict[str, object]) -> str:
+    """The report as an operator reads it at night."""
+    live = answer["live"]
+    lines = []
+    if isinstance(live, dict):
+        lines.append(f"live      {live['release']}  (generation {live['generation']}, since {live['since']})")
+    else:
+        lines.append("live      nothing yet")
+    lines.append(f"previous  {answer['previous'] or 'none'}")
+    releases = answer["releases"]
+    if isinstance(releases, list):
+        for release in releases:
+            size = int(release["size"]) // 2**20
+            lines.append(f"release   {release['id']:<40} {release['state']:<9} {release['prepared_at']}  {size:>5} MiB")
+    lease = answer["lease"]
+    if isinstance(lease, dict):
+        lines.append(f"lease     {lease['holder']}: {lease['purpose']} since {lease['since']}, until {lease['expires']}")
+    drift = answer["drift"]
+    if isinstance(drift, list):
+        lines += [f"drift     {line}" for line in drift]
+    return "\n".join(lines)

@@ -1,0 +1,118 @@
+"""The service manager, asked through its own commands."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from .errors import Refusal
+from .names import GENERATION, Generation
+
+# Everything that is started per generation, in the order in which `status` shows it.
+PROCESSES = ("gunicorn", "celery-worker", "celery-beat")
+RUNNING = ("active", "activating", "reloading")
+
+
+def run(argv: Sequence[str], timeout: float | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command of the host with a fixed environment; never through a shell."""
+    return subprocess.run(
+        list(argv),
+        input=stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One instance as the service manager sees it."""
+
+    process: str
+    generation: Generation
+    active: str
+
+    @property
+    def name(self) -> str:
+        return unit_name(self.process, self.generation)
+
+    @property
+    def running(self) -> bool:
+        return self.active in RUNNING
+
+
+def unit_name(process: str, generation: object) -> str:
+    """``gunicorn@<id>.<n>.service`` and its siblings."""
+    return f"{process}@{generation}.service"
+
+
+class Systemd:
+    """The few things that the lifecycle asks of systemd; replaced by a fake in the unit tests."""
+
+    def units(self) -> list[Unit]:
+        """All instances of the app's processes that systemd has in memory."""
+        patterns = [f"{process}@*.service" for process in PROCESSES]
+        listing = run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", *patterns])
+        found = []
+        for line in listing.stdout.splitlines():
+            name, _load, active, _sub = line.split()[:4]
+            process, _at, instance = name.removesuffix(".service").partition("@")
+            if GENERATION.fullmatch(instance):
+                found.append(Unit(process, Generation.parse(instance), active))
+        return found
+
+    def start(self, unit: str, block: bool = True) -> bool:
+        """Start a unit; with ``block`` wait until it is up and say whether it is."""
+        extra = [] if block else ["--no-block"]
+        return run(["systemctl", "start", *extra, unit]).returncode == 0
+
+    def stop(self, units: Iterable[str], block: bool = True) -> None:
+        """Stop units; without ``block`` they drain on their own."""
+        names = list(units)
+        if names:
+            run(["systemctl", "stop", *([] if block else ["--no-block"]), *names])
+
+    def active(self, unit: str) -> str:
+        """The ActiveState of one unit."""
+        return run(["systemctl", "show", "--property=ActiveState", "--value", unit]).stdout.strip()
+
+    def restarts(self, unit: str) -> int:
+        """How often systemd has restarted the unit by itself."""
+        shown = run(["systemctl", "show", "--property=NRestarts", "--value", unit]).stdout.strip()
+        return int(shown or 0)
+
+    def journal(self, unit: str, lines: int = 20) -> list[str]:
+        """The last lines that the unit wrote in its latest run, for a person to read."""
+        shown = run(["journalctl", "--unit", unit, "--lines", str(lines), "--output", "cat", "--no-pager"])
+        return [line for line in shown.stdout.splitlines() if line.strip()][-lines:]
+
+
+def sandboxed(
+    unit: str,
+    argv: Sequence[str],
+    properties: Sequence[str],
+    environment: dict[str, str],
+    timeout: int,
+    what: str,
+) -> str:
+    """Run one command to its end in a transient unit with ``properties``; return its output.
+
+    A failure is refused with ``what`` in the sentence and the last 20 lines in ``journal``.
+    """
+    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", f"--unit={unit}"]
+    for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0022"):
+        command += ["--property", item]
+    command += [f"--setenv={name}={value}" for name, value in environment.items()]
+    # A unit of that name may be left of a verb that was killed: it must not go on beside this one.
+    run(["systemctl", "stop", f"{unit}.service"])
+    finished = run([*command, "--", *argv])
+    output = finished.stdout + finished.stderr
+    if finished.returncode != 0:
+        lines = [line for line in output.splitlines() if line.strip()]
+        reason = lines[-1].strip()[:300] if lines else f"exit status {finished.returncode}, no output"
+        raise Refusal(f"{what} failed: {reason}", journal=lines[-20:])
+    return output
