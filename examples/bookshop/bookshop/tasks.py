@@ -2,7 +2,6 @@
 
 import datetime
 
-from config.celery import app
 from django.core.cache import cache
 from django.core.mail import send_mail
 from django.db import transaction
@@ -10,6 +9,7 @@ from django.utils import timezone
 
 from bookshop import shop
 from bookshop.models import Order
+from config.celery import app
 
 
 @app.task

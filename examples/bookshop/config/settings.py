@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from bookshop import __version__
 
+from bookshop import __version__
 from config.environment import features, flag, items, redis_client, text
 
 BASE_DIR = Path(__file__).resolve().parent.parent

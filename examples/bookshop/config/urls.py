@@ -1,8 +1,9 @@
 """Where each address leads."""
 
-from bookshop import api, views
 from django.contrib import admin
 from django.urls import path
+
+from bookshop import api, views
 
 urlpatterns = [
     path("", views.home, name="home"),

@@ -14,7 +14,10 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Author",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
                 ("name", models.CharField(max_length=200, unique=True)),
             ],
             options={
@@ -24,12 +27,17 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Book",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
                 ("title", models.CharField(max_length=300)),
                 (
                     "price",
                     models.DecimalField(
-                        decimal_places=2, max_digits=8, validators=[django.core.validators.MinValueValidator(0)]
+                        decimal_places=2,
+                        max_digits=8,
+                        validators=[django.core.validators.MinValueValidator(0)],
                     ),
                 ),
                 ("published", models.PositiveSmallIntegerField(verbose_name="year of publication")),
@@ -45,7 +53,9 @@ class Migration(migrations.Migration):
                 (
                     "author",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT, related_name="books", to="bookshop.author"
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="books",
+                        to="bookshop.author",
                     ),
                 ),
             ],
@@ -56,7 +66,10 @@ class Migration(migrations.Migration):
         migrations.CreateModel(
             name="Order",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "id",
+                    models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
                 (
                     "quantity",
                     models.PositiveIntegerField(default=1, validators=[django.core.validators.MinValueValidator(1)]),
@@ -67,7 +80,9 @@ class Migration(migrations.Migration):
                 (
                     "book",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT, related_name="orders", to="bookshop.book"
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="orders",
+                        to="bookshop.book",
                     ),
                 ),
             ],

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from unittest import TestCase
 
-from config.environment import features, redis_client
 from django.conf import settings
+
+from config.environment import features, redis_client
 
 CA = "/etc/app/ca.pem"
 

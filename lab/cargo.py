@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""Releases to try things with: variants of examples/bookshop, packed as `make artifact` packs it.
+
+    lab/cargo.py good-1 good-2 bad crash            # prints {"good-1": {"artifact": …, "id": …, "sha256": …}, …}
+
+Each variant is one commit in a scratch repository under .lab/<name>/cargo, so that its id is a real one. The same
+source gives the same commit and the same bytes: asking twice changes nothing.
+
+  good-<n>           version 1.<n>.0 on the page, in the style sheet and in the icon
+  migration-<n>      like good-<n>, and a migration adds a column
+  bad-migration      its migration fails
+  bad                /readyz answers 500: the release is refused by its health gate
+  crash              the process ends with an import error when it starts
+  hang               /readyz never answers
+  featherweight-<n>  no Django at all: builds in a second and starts in less, for tests that switch hundreds of times
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOKSHOP = ROOT / "examples" / "bookshop"
+FEATHERWEIGHT = Path(__file__).resolve().parent / "featherweight"
+JUNK = shutil.ignore_patterns("__pycache__", "*.pyc", "db.sqlite3", "media", "staticfiles", "tests")
+# The commits say nothing of who asks or when, or they would differ from machine to machine.
+COMMITTER = {
+    "GIT_AUTHOR_NAME": "Bookshop",
+    "GIT_AUTHOR_EMAIL": "bookshop@example.org",
+    "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z",
+    "GIT_COMMITTER_NAME": "Bookshop",
+    "GIT_COMMITTER_EMAIL": "bookshop@example.org",
+    "GIT_COMMITTER_DATE": "2026-01-01T00:00:00Z",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_SYSTEM": os.devnull,
+}
+
+COLUMN = '''"""A number that other shops know the book by."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("bookshop", "0002_first_books")]
+
+    operations = [
+        migrations.AddField("book", "isbn", models.CharField(max_length=13, blank=True, default="", db_default="")),
+    ]
+'''
+FAILING = '''"""Goes wrong half-way."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("bookshop", "0002_first_books")]
+
+    operations = [migrations.RunSQL("SELECT 1 / 0")]
+'''
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    if old not in text:
+        raise SystemExit(f"cargo: {path.name} no longer holds {old!r}: bring lab/cargo.py up to date")
+    path.write_text(text.replace(old, new, 1))
+
+
+def append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def good(app: Path, number: str) -> None:
+    version = f"1.{number}.0"
+    replace(app / "bookshop" / "__init__.py", '__version__ = "1.0.0"', f'__version__ = "{version}"')
+    append(app / "bookshop" / "static" / "bookshop" / "bookshop.css", f"/* {version} */\n")
+    append(app / "bookshop" / "static" / "favicon.svg", f"<!-- {version} -->\n")
+
+
+def migration(app: Path, number: str) -> None:
+    good(app, number)
+    stock = "    stock = models.PositiveIntegerField(default=0)\n"
+    column = '    isbn = models.CharField(max_length=13, blank=True, default="", db_default="")\n'
+    replace(app / "bookshop" / "models.py", stock, stock + column)
+    (app / "bookshop" / "migrations" / "0003_isbn.py").write_text(COLUMN)
+
+
+def bad_migration(app: Path, _number: str) -> None:
+    (app / "bookshop" / "migrations" / "0003_fails.py").write_text(FAILING)
+
+
+def bad(app: Path, _number: str) -> None:
+    replace(app / "bookshop" / "health.py", "status=200 if good else 503", "status=500")
+
+
+def crash(app: Path, _number: str) -> None:
+    append(app / "bookshop" / "views.py", "\nimport bookshop.recommendations  # noqa\n")
+
+
+def hang(app: Path, _number: str) -> None:
+    replace(app / "bookshop" / "health.py", "    results = {", "    time.sleep(3600)\n    results = {")
+
+
+def featherweight(app: Path, number: str) -> None:
+    replace(app / "config" / "wsgi.py", 'VERSION = "0"', f'VERSION = "{number}"')
+    # Its requirements are the bookshop's own server and nothing else, hashes included.
+    lock = (BOOKSHOP / "requirements.lock").read_text()
+    wanted = re.findall(r"^(?:gunicorn|packaging)==[^\n]*(?:\n    --hash[^\n]*)+", lock, re.MULTILINE)
+    if len(wanted) != 2:
+        raise SystemExit("cargo: gunicorn and packaging are not in the bookshop's lock: bring lab/cargo.py up to date")
+    (app / "requirements.lock").write_text("\n".join(wanted) + "\n")
+
+
+VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
+    "good": (BOOKSHOP, good),
+    "migration": (BOOKSHOP, migration),
+    "bad-migration": (BOOKSHOP, bad_migration),
+    "bad": (BOOKSHOP, bad),
+    "crash": (BOOKSHOP, crash),
+    "hang": (BOOKSHOP, hang),
+    "featherweight": (FEATHERWEIGHT, featherweight),
+}
+NUMBERED = ("good", "migration", "featherweight")
+
+
+def parse(name: str) -> tuple[str, str]:
+    kind, _, number = name.rpartition("-")
+    if kind in NUMBERED and re.fullmatch(r"[0-9]{1,6}", number):
+        return kind, number
+    if name in VARIANTS and name not in NUMBERED:
+        return name, ""
+    raise SystemExit(
+        f"cargo: there is no variant {name!r}; there are {', '.join(VARIANTS)}, the first numbered: good-1"
+    )
+
+
+def run(*words: str, cwd: Path) -> str:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    done = subprocess.run(words, cwd=cwd, env={**environment, **COMMITTER}, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"cargo: {' '.join(words[:3])} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def make(name: str, scratch: Path) -> dict[str, Any]:
+    kind, number = parse(name)
+    source, change = VARIANTS[kind]
+    tree = scratch / "sources" / name
+    shutil.rmtree(tree, ignore_errors=True)
+    tree.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, tree, ignore=JUNK)
+    change(tree, number)
+    run("git", "init", "--quiet", "--initial-branch=main", cwd=tree)
+    run("git", "add", "--all", cwd=tree)
+    run("git", "commit", "--quiet", "--message", name, cwd=tree)
+    commit = run("git", "rev-parse", "HEAD", cwd=tree).strip()
+    artifact = scratch / f"bookshop-{commit}.tar.gz"
+    words = [sys.executable, str(ROOT / "bin" / "pack"), "--repo", str(tree), "--name", "bookshop"]
+    packed: dict[str, Any] = json.loads(run(*words, "--output", str(scratch), "--json", cwd=ROOT))
+    assert packed["sha256"] == hashlib.sha256(artifact.read_bytes()).hexdigest()
+    shutil.rmtree(tree)
+    return {**packed, "variant": name, "version": f"1.{number or 0}.0"}
+
+
+def variants(names: list[str], lab: str | None = None) -> dict[str, dict[str, Any]]:
+    """Make the variants of these names for a lab; return what is known about each."""
+    scratch = ROOT / ".lab" / (lab or os.environ.get("SLIPWAY_LAB") or "lab") / "cargo"
+    for name in names:
+        parse(name)
+    return {name: make(name, scratch) for name in names}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="+", metavar="VARIANT")
+    print(json.dumps(variants(parser.parse_args().variants), indent=2))
+
+
+if __name__ == "__main__":
+    main()

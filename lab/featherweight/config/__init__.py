@@ -1,0 +1,1 @@
+"""The lightest app that can be released: no Django, no database, no broker."""
