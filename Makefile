@@ -37,7 +37,6 @@ test-full: ## test, and the long ones (every kill point, many switches)
 	@SLIPWAY_LAB=$(TEST_LAB) bin/test --full
 
 demo: ## the whole way on a local host: serve, release under load, refuse, roll back
-	@bin/setup --engine
 	@bin/demo
 
 bench: ## measure lost requests and times, SWITCHES=n
