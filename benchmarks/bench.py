@@ -1,0 +1,356 @@
+"""`make bench`: what a switch costs in lost requests, and what deploy, rollback and site cost in time.
+
+Under one open-loop load, in one run: our switches, then the plan's literal stop, relink, start, which has to lose some
+or the measurement is not to be believed, then our switch with the drain taken out. After that, without load: the
+playbooks against a hand-written ssh script that does the same work on the same host.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks.loadgen import Load, LoadError
+from benchmarks.site import ADMIN, Site, load_average
+from benchmarks.story import ROOT, Ran, StepFailed, Story, table
+from lab.cargo import variants
+
+BASELINE = Path("benchmarks/baseline")
+INVENTORY = ("-i", "inventories/lab")
+RELEASECTL_CONFIG = "/etc/slipway/releasectl.json"
+PAUSE = 1.0  # seconds of plain load after each switch
+STEPS = 7
+
+
+class Bench:
+    def __init__(self, lab: str, switches: int, repeats: int, rate: float) -> None:
+        self.lab = lab
+        self.switches = switches
+        self.others = max(3, switches // 5)
+        self.repeats = repeats
+        self.rate = rate
+        self.reports = ROOT / ".lab" / lab / "reports"
+        self.story = Story(STEPS, self.reports / "bench.log")
+        self.switch_seconds: dict[str, list[float]] = {}
+        self.times: dict[str, list[Ran]] = {}
+        self.witnessed: dict[str, Any] = {}
+        self.site_tasks = 0
+
+    def run(self) -> int:
+        site = None
+        try:
+            site = self.site = self.standing()
+            with self.story.step("Prepare two releases"):
+                self.two_releases()
+            self.loss()
+            with self.story.step(f"Times of {self.repeats} deploys, rollbacks and no-op sites"):
+                self.timings()
+        except (StepFailed, LoadError, KeyboardInterrupt) as error:
+            self.story.failed(error)
+            return 1
+        finally:
+            if site is not None:
+                site.close()
+        return self.summary()
+
+    # The ground.
+    def standing(self) -> Site:
+        with self.story.step("Bring the lab up and converge it"):
+            self.story.run(["lab/lab.py", "up"])
+            self.playbook("bootstrap")
+            self.playbook("site")
+            return Site.of_lab(self.lab)
+
+    def playbook(self, name: str, *more: str) -> Ran:
+        return self.story.run(["ansible-playbook", *INVENTORY, f"playbooks/{name}.yml", *more])
+
+    def deploy(self, artifact: str) -> Ran:
+        return self.playbook("deploy", "-e", f"release_artifact={artifact}")
+
+    def live(self) -> str:
+        live = self.site.releasectl("status").get("live") or {}
+        return str(live.get("release", ""))
+
+    def two_releases(self) -> None:
+        packed = variants(["good-1", "good-2"], self.lab)
+        self.a, self.b = (packed[name]["id"] for name in ("good-1", "good-2"))
+        for made in packed.values():
+            have = {release["id"] for release in self.site.releasectl("status")["releases"]}
+            if made["id"] not in have:
+                self.deploy(made["artifact"])
+        for release in (self.a, self.b):  # so that "the one before" is always the other of the two
+            if self.live() != release:
+                self.site.releasectl("activate", "--id", release)
+        self.site.expect(self.b)
+
+    def other(self) -> str:
+        return self.a if self.live() == self.b else self.b
+
+    # Requests lost.
+    def loss(self) -> None:
+        plan = self.site.plan(rate=self.rate, max_seconds=3600)
+        with self.site.witness(self.witnessed), Load(plan) as load:
+
+            def aside() -> str:
+                state = load.snapshot()
+                return f"{state['sent']} sent, {state['lost']} lost"
+
+            self.story.aside = aside
+            try:
+                with self.story.step(f"{self.switches} switches under {self.rate:g} requests a second") as step:
+                    self.phase(load, "ours", self.switches, self.ours)
+                    step.note = aside()
+                with self.story.step(f"{self.others} times the plan's stop, relink, start") as step:
+                    self.phase(load, "plan", self.others, self.plan)
+                    step.note = aside()
+                with self.story.step(f"{self.others} switches with the drain taken out") as step, self.undrained():
+                    self.phase(load, "undrained", self.others, self.ours)
+                    step.note = aside()
+            finally:
+                self.story.aside = str
+            self.witnessed["result"] = load.stop()
+
+    def phase(self, load: Load, name: str, count: int, switch: Callable[[int], str]) -> None:
+        load.mark(name)
+        self.rest(PAUSE)
+        for number in range(count):
+            began = time.monotonic()
+            release = switch(number)
+            self.switch_seconds.setdefault(name, []).append(time.monotonic() - began)
+            self.site.wait_for(release)
+            self.story.progress(f"{number + 1} of {count}")
+            self.rest(PAUSE)
+        # The last old generation drains behind the switch: what it would lose belongs to this phase.
+        self.rest(4.0)
+        load.mark(f"after-{name}")
+        self.rest(1.0)
+
+    def rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.story.progress("")
+            time.sleep(min(0.25, left))
+
+    def ours(self, number: int) -> str:
+        """Every way of switching that there is, in turn."""
+        other = self.other()
+        if number % 10 == 9:
+            self.playbook("rollback")
+        elif number % 5 == 2:
+            self.site.releasectl("rollback")
+        elif number % 5 == 4:
+            other = self.a if other == self.b else self.b
+            self.site.releasectl("restart")
+        else:
+            self.site.releasectl("activate", "--id", other)
+        return other
+
+    def plan(self, _number: int) -> str:
+        """The four manual steps, word for word; the fourth, the health check, is the caller's."""
+        other = self.other()
+        self.site.sudo(
+            "systemctl stop app.service\n"
+            f"ln -sfn /opt/app/releases/{other} /opt/app/current\n"
+            "systemctl start app.service\n"
+        )
+        return other
+
+    @contextmanager
+    def undrained(self) -> Iterator[None]:
+        """Old generations are stopped without waiting for those who are still connected."""
+        edit = (
+            "python3 - <<'PYTHON'\n"
+            "import json, pathlib\n"
+            f"path = pathlib.Path('{RELEASECTL_CONFIG}')\n"
+            "text = json.loads(path.read_text())\n"
+            "text['drain'] = %s\n"
+            "path.write_text(json.dumps(text))\n"
+            "PYTHON"
+        )
+        self.site.sudo(f"cp -p {RELEASECTL_CONFIG} {RELEASECTL_CONFIG}.bench")
+        try:
+            self.site.sudo(edit % False)
+            yield
+        finally:
+            self.site.sudo(f"mv {RELEASECTL_CONFIG}.bench {RELEASECTL_CONFIG}")
+
+    # Times.
+    def timings(self) -> None:
+        environment = {"SSH_CONFIG": self.site.facts["ssh_config"], "ADMIN": ADMIN}
+
+        def script(name: str, *arguments: str) -> Ran:
+            return self.story.run([BASELINE / f"{name}.sh", *arguments], environment)
+
+        def on_host(word: str) -> None:
+            text = (ROOT / BASELINE / "host.sh").read_text(encoding="utf-8")
+            self.site.sudo(text.replace("case $1 in", f"set -- {word}\ncase $1 in"))
+
+        # Ids that this host has not seen, so that each deploy builds.
+        first = int(time.time()) % 900_000 + 10
+        fresh = variants([f"good-{first + place}" for place in range(self.repeats + 1)], self.lab)
+        artifacts = [made["artifact"] for made in fresh.values()]
+        stems = [Path(artifact).name.removesuffix(".tar.gz") for artifact in artifacts]
+        on_host("remove")
+        on_host("prepare")
+        try:
+            for place, artifact in enumerate(artifacts):
+                ours, theirs = self.deploy(artifact), script("deploy", artifact)
+                if place == 0:
+                    continue  # warms both caches
+                self.note("deploy", ours, theirs)
+                ours, theirs = self.playbook("rollback"), script("rollback", stems[place - 1])
+                self.note("rollback", ours, theirs)
+            for _ in range(min(self.repeats, 3)):
+                ours, theirs = self.playbook("site"), script("site")
+                self.expect_idle(ours)
+                self.note("no-op site", ours, theirs)
+        finally:
+            on_host("remove")
+
+    def note(self, name: str, ours: Ran, theirs: Ran) -> None:
+        self.times.setdefault(f"{name}: playbook", []).append(ours)
+        self.times.setdefault(f"{name}: script", []).append(theirs)
+
+    def expect_idle(self, ran: Ran) -> None:
+        recap = [line for line in ran.output.splitlines() if " changed=" in line and " ok=" in line]
+        changed = sum(int(line.split("changed=")[1].split()[0]) for line in recap)
+        if not recap or changed:
+            raise StepFailed(f"the no-op site changed {changed} things: its time says nothing", ran.log)
+        self.site_tasks = max(int(line.split(" ok=")[1].split()[0]) for line in recap)
+
+    # What came of it.
+    def summary(self) -> int:
+        result = self.witnessed["result"]
+        phases = {phase["name"]: phase for phase in result["phases"]}
+        titles = {"ours": "our switch", "plan": "stop, relink, start", "undrained": "our switch, no drain"}
+        rows = [("way", "switches", "sent", "lost", "a switch", "why", "p50 ms", "p99 ms", "switch s")]
+        for name, title in titles.items():
+            phase, seconds = phases[name], self.switch_seconds[name]
+            rows.append(
+                (
+                    title,
+                    str(len(seconds)),
+                    str(phase["sent"]),
+                    str(phase["lost"]),
+                    f"{phase['lost'] / len(seconds):.1f}",
+                    ", ".join(f"{count} {reason}" for reason, count in phase["lost_by_reason"].items()) or "-",
+                    f"{phase['latency_ms']['p50']:.0f}",
+                    f"{phase['latency_ms']['p99']:.0f}",
+                    f"{statistics.median(seconds):.1f}",
+                )
+            )
+        total, nginx = result["total"], self.witnessed["nginx"]
+        self.story.say("\nRequests lost, one run, side by side:\n" + table(rows))
+        self.story.say(
+            f"Sent {total['sent']} of {total['scheduled']} due; {total['by_connection']['new']} on new TLS connections "
+            f"and {total['by_connection']['kept']} on kept ones ({total['retried']} sent again on a fresh one, because "
+            f"the server had just closed it idle); {total['by_kind'].get('slow', 0)} took 2 s.\n"
+            f"The client counted {nginx['client']} and {nginx['client_unanswered']} without an answer, nginx logged "
+            f"{nginx['nginx']}: they {'agree' if nginx['agree'] else 'do NOT agree'}."
+        )
+        times = self.time_rows()
+        self.story.say(
+            f"\nTimes, medians of {self.repeats} (no-op site: {min(self.repeats, 3)}), not under load:\n" + table(times)
+        )
+        if self.site_tasks:
+            site = statistics.median(ran.seconds for ran in self.times["no-op site: playbook"])
+            self.story.say(
+                f"The no-op site ran {self.site_tasks} tasks on its longest host, {site / self.site_tasks:.2f} s each."
+            )
+        self.story.say(
+            f"The machine: {os.cpu_count()} cores, load average {load_average()}; the generator used "
+            f"{result['cpu_seconds']} CPU-seconds and was at most {total['generator_late_ms']} ms late."
+        )
+        self.save(times)
+        problems = self.problems(phases)
+        for problem in problems:
+            self.story.say(f"Failed: {problem}")
+        if not phases["undrained"]["lost"]:
+            self.story.say("Note: without the drain nothing was lost either, in this run and at this rate.")
+        given = "" if self.lab == "lab" else f" LAB={self.lab}"
+        self.story.say(f"The lab stays up: make lab-down{given} removes it. Numbers: {self.reports / 'bench.json'}")
+        return 1 if problems else 0
+
+    def problems(self, phases: dict[str, dict[str, Any]]) -> list[str]:
+        total = self.witnessed["result"]["total"]
+        problems = []
+        if lost := phases["ours"]["lost"]:
+            problems.append(f"our switch lost {lost} requests: {phases['ours']['examples']}")
+        if not phases["plan"]["lost"]:
+            problems.append(
+                "stop, relink, start lost nothing: the measurement is broken, do not believe the zero above"
+            )
+        if not total["complete"]:
+            problems.append(f"{total['scheduled']} requests were due, {total['sent']} were sent")
+        if not self.witnessed["nginx"]["agree"]:
+            problems.append(
+                f"nginx's log tells another story than the client: {self.witnessed['nginx']['differences']}"
+            )
+        for name in ("start", "after-ours"):
+            if lost := phases[name]["lost"]:
+                problems.append(f"{lost} requests were lost while nothing was switched ({name})")
+        return problems
+
+    def time_rows(self) -> list[tuple[str, ...]]:
+        rows: list[tuple[str, ...]] = [
+            ("what", "playbook s", "script s", "ratio", "playbook CPU s", "script CPU s", "seconds of each run")
+        ]
+        for name in dict.fromkeys(key.partition(":")[0] for key in self.times):
+            ours, theirs = self.times[f"{name}: playbook"], self.times[f"{name}: script"]
+            wall = [statistics.median(ran.seconds for ran in runs) for runs in (ours, theirs)]
+            cpu = [statistics.median(ran.cpu_seconds for ran in runs) for runs in (ours, theirs)]
+            each = (
+                " ".join(f"{ran.seconds:.1f}" for ran in ours)
+                + " / "
+                + " ".join(f"{ran.seconds:.1f}" for ran in theirs)
+            )
+            rows.append(
+                (
+                    name,
+                    f"{wall[0]:.1f}",
+                    f"{wall[1]:.1f}",
+                    f"{wall[0] / wall[1]:.1f}",
+                    f"{cpu[0]:.1f}",
+                    f"{cpu[1]:.1f}",
+                    each,
+                )
+            )
+        return rows
+
+    def save(self, times: list[tuple[str, ...]]) -> None:
+        data = {
+            "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "cores": os.cpu_count(),
+            "load_average": load_average(),
+            "switch_seconds": self.switch_seconds,
+            "load": self.witnessed["result"],
+            "nginx": self.witnessed["nginx"],
+            "times": {
+                name: [{"seconds": round(ran.seconds, 2), "cpu_seconds": round(ran.cpu_seconds, 2)} for ran in runs]
+                for name, runs in self.times.items()
+            },
+            "times_table": times,
+        }
+        (self.reports / "bench.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__)
+    parser.add_argument("--switches", type=int, default=50, help="how many of ours (default: 50)")
+    parser.add_argument("--repeats", type=int, help="how often each time is taken (default: 5, or 3 below 20 switches)")
+    parser.add_argument("--rate", type=float, default=120.0, help="requests a second (default: 120)")
+    options = parser.parse_args()
+    if not 1 <= options.switches <= 1000:
+        parser.error("--switches takes 1 to 1000")
+    repeats = options.repeats or (5 if options.switches >= 20 else 3)
+    return Bench(os.environ.get("SLIPWAY_LAB") or "lab", options.switches, repeats, options.rate).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
