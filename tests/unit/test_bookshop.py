@@ -44,7 +44,7 @@ def test_its_own_tests_pass(run) -> None:
 
 
 def test_no_migration_is_missing(run) -> None:
-    run("python", "manage.py", "makemigrations", "--check", "--dry-run", DJANGO_DEBUG="1")
+    run("python", "manage.py", "makemigrations", "--check", "--dry-run", DATABASE_URL="sqlite://:memory:")
 
 
 def test_the_lock_names_every_requirement_with_hashes_and_no_address() -> None:

@@ -16,6 +16,7 @@ from .errors import Refusal
 from .names import shorten
 
 CHUNK = 1024 * 1024
+HEADER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ def receive(incoming: Path, name: str, target: Path, sha256: str, limit: int) ->
         raise Refusal(f"The artifact {name} cannot be opened ({error.strerror}): it must be a plain file, no link.") from None
     finally:
         os.close(directory)
+    if not stat.S_ISREG(os.fstat(source).st_mode):
+        os.close(source)
+        raise Refusal(f"The artifact {name} is not a plain file.")
     with os.fdopen(source, "rb") as reader:
         status = os.fstat(reader.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise Refusal(f"The artifact {name} is not a plain file.")
         if status.st_size > limit:
             raise Refusal(f"The artifact {name} has {status.st_size} bytes, more than release_artifact_max_bytes ({limit}).")
         digest = hashlib.sha256()
@@ -65,6 +67,16 @@ def receive(incoming: Path, name: str, target: Path, sha256: str, limit: int) ->
             f"The artifact {name} is not the one that was announced (SHA-256 {digest.hexdigest()[:12]}… instead of"
             f" {sha256[:12]}…): it was changed or swapped on the way; deploy again."
         )
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is bounded: tarfile reads extended headers into memory whole, however long they are."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        extended = self.type not in tarfile.REGULAR_TYPES and self.type not in (tarfile.DIRTYPE, tarfile.SYMTYPE)
+        if self.type == tarfile.GNUTYPE_SPARSE or self.size < 0 or (extended and self.size > HEADER_BYTES):
+            raise Refusal("The artifact holds a header that no release needs: pack it anew (make artifact).")
+        return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
 
 
 def _parts(name: str, depth: int) -> tuple[str, ...]:
@@ -104,7 +116,7 @@ def _readable(archive: Path) -> Iterator[tarfile.TarFile]:
             raise Refusal("The artifact is not a gzip-compressed tar archive.")
         stream.seek(0)
         try:
-            with tarfile.open(fileobj=stream, mode="r|gz") as tar:
+            with tarfile.open(fileobj=stream, mode="r|gz", tarinfo=_Member) as tar:
                 yield tar
             # The stream ends with gzip's checksum: reading up to it tells a truncated file from a whole one.
         except EOFError:
@@ -116,8 +128,11 @@ def _readable(archive: Path) -> Iterator[tarfile.TarFile]:
                 if truncated
                 else f"The artifact is not a readable tar archive ({error})."
             ) from None
-        except (tarfile.TarError, zlib.error, UnicodeError) as error:
+        except (tarfile.TarError, zlib.error) as error:
             raise Refusal(f"The artifact is damaged ({error}).") from None
+        except (ValueError, LookupError, ArithmeticError, RecursionError) as error:
+            # tarfile's own stumbling over headers that lie or nest without end.
+            raise Refusal(f"The artifact is damaged (its headers make no sense: {type(error).__name__}).") from None
 
 
 def unpack(archive: Path, root: Path, limits: Limits) -> int:
@@ -165,7 +180,7 @@ def unpack(archive: Path, root: Path, limits: Limits) -> int:
                     )
                 os.symlink(member.linkname, path)
                 kinds[parts] = "link"
-            elif member.isreg() and not member.issparse():
+            elif member.isreg() and not member.issparse() and member.size >= 0:
                 total += member.size
                 if total > limits.bytes:
                     raise Refusal(f"The artifact unpacks to more than release_unpacked_max_bytes ({limits.bytes}).")
