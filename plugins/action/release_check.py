@@ -1,0 +1,130 @@
+"""Check on this machine, before any host is asked, all that a deploy or a rollback was told."""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import hashlib
+import re
+import tarfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.plugins.action import ActionBase
+
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+COMMIT = re.compile(r"(?P<name>.+)-(?P<commit>[0-9a-f]{40})\Z")
+CHUNK = 1 << 20
+SPECS = Path(__file__).parents[2] / "roles/release/meta/argument_specs.yml"
+
+
+class Refused(Exception):
+    """What was typed cannot be meant; the text is the sentence for whoever typed it."""
+
+
+def short(text: str) -> str:
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return repr(shown if len(shown) <= 80 else shown[:79] + "…")
+
+
+def check_names(variables: list[str], known: set[str]) -> None:
+    """Refuse a variable that looks like one of the role release and is none: it would do nothing, silently."""
+    for name in sorted(variables):
+        if name.startswith("release_") and name not in known:
+            words = [word.removeprefix("release_") for word in sorted(known)]
+            near = difflib.get_close_matches(name.removeprefix("release_"), words, 1, 0.6)
+            raise Refused(
+                f"{short(name)} is not a variable of the role release"
+                + (
+                    f": did you mean release_{near[0]}?"
+                    if near
+                    else "; see roles/release/README.md for those that are."
+                )
+            )
+
+
+def check_id(text: str) -> str:
+    if not ID.match(text) or ".." in text:
+        raise Refused(
+            f"{short(text)} is not a release id: 1 to 64 letters, digits, '.', '_' or '-',"
+            " beginning with a letter or a digit and without '..'."
+        )
+    return text
+
+
+def identify(path: Path) -> str:
+    """Take the id from the artifact's name: <name>-<commit>.tar.gz is <name>-<first 12 of the commit>."""
+    if not path.name.endswith(".tar.gz"):
+        raise Refused(f"release_artifact must be named <name>-<commit>.tar.gz; {short(path.name)} is not.")
+    stem = path.name.removesuffix(".tar.gz")
+    found = COMMIT.match(stem)
+    if found:
+        stem = f"{found['name']}-{found['commit'][:12]}"
+    try:
+        return check_id(stem)
+    except Refused as refusal:
+        raise Refused(f"The artifact's name gives no release id: {refusal}") from refusal
+
+
+def check_artifact(typed: str, where: Path) -> dict[str, Any]:
+    """Find the artifact, read it to its end, and say what it is."""
+    if not typed:
+        raise Refused(
+            "Say what to deploy: -e release_artifact=dist/<name>-<commit>.tar.gz ('make artifact' packs one)."
+        )
+    path = where / Path(typed).expanduser()
+    if not path.is_file():
+        raise Refused(f"There is no artifact {path}: 'make artifact' packs one into dist/.")
+    release = identify(path)
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            if file.read(2) != b"\x1f\x8b":
+                raise Refused(f"{path} is not a gzip-compressed tar archive.")
+            file.seek(0)
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+        with gzip.open(path) as stream:
+            # To the end, where gzip keeps its checksum: what was cut short on the way shows here, not on the host.
+            first = stream.read(512)
+            while stream.read(CHUNK):
+                pass
+        tarfile.TarInfo.frombuf(first, "utf-8", "surrogateescape")
+    except EOFError as error:
+        raise Refused(f"{path} is truncated: pack or download it again.") from error
+    except tarfile.HeaderError as error:
+        raise Refused(f"{path} is gzip-compressed but holds no tar archive.") from error
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise Refused(f"{path} is damaged ({error}): pack or download it again.") from error
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}.") from error
+    return {"release": release, "artifact": str(path), "name": path.name, "sha256": digest.hexdigest()}
+
+
+def known_names(specs: Path = SPECS) -> set[str]:
+    entries = yaml.safe_load(specs.read_text())["argument_specs"]
+    return {name for entry in entries.values() for name in entry.get("options", {})}
+
+
+class ActionModule(ActionBase):
+    """`release_check: {artifact: …}` for a deploy, `release_check: {id: …}` for a rollback."""
+
+    _VALID_ARGS = frozenset(("artifact", "id"))
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        arguments = self._task.args
+        try:
+            check_names([str(name) for name in task_vars or {}], known_names())
+            if "artifact" in arguments:
+                found = check_artifact(str(arguments["artifact"] or ""), Path.cwd())
+            else:
+                wanted = str(arguments.get("id") or "")
+                found = {"release": check_id(wanted) if wanted else ""}
+        except Refused as refusal:
+            return {"failed": True, "refused": True, "changed": False, "msg": str(refusal)}
+        return {"changed": False, "msg": "", **found}

@@ -1,0 +1,116 @@
+"""Judge a deploy by what its hosts went through: whether it failed, what to take back, what to tell at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+# What the tasks of a deploy leave behind on each host.
+REGISTERS = ("status", "lease", "prepared", "activated", "trouble", "undone", "discarded", "cleared")
+
+
+def went(result: Any) -> bool:
+    """Whether a registered task ran to a good end."""
+    return isinstance(result, Mapping) and not any(result.get(k) for k in ("failed", "skipped", "unreachable"))
+
+
+def judge(hosts: dict[str, dict[str, Any]], check: bool = False) -> dict[str, Any]:
+    """Find the first reason for failure, and who has to go back or to throw the release away."""
+    live = [name for name, facts in hosts.items() if went(facts.get("activated"))]
+    troubles = {name: facts["trouble"] for name, facts in hosts.items() if facts.get("trouble")}
+    lost = [name for name in hosts if name not in live and name not in troubles]
+    # A host is silent because it could not be reached, or because another one failed before it.
+    lost = [name for name in lost if not went(hosts[name].get("lease"))] if troubles else lost
+    if check:
+        lost = []
+    reasons = [(name, _sentence(trouble.get("msg"))) for name, trouble in troubles.items()]
+    reasons += [(name, "could not be reached.") for name in lost]
+    journal = next((list(t["journal"]) for t in troubles.values() if t.get("journal")), [])
+    failed = bool(reasons)
+    built = [name for name, facts in hosts.items() if _made(facts) and name not in live]
+    return {
+        "failed": failed,
+        "reasons": _spoken(reasons, len(hosts)),
+        "journal": journal,
+        "undo": live if failed else [],
+        "discard": built if failed else [],
+    }
+
+
+def _made(facts: dict[str, Any]) -> bool:
+    """Whether this deploy made the release on a host, and the host has not thrown it away by itself."""
+    prepared, trouble = facts.get("prepared") or {}, facts.get("trouble") or {}
+    return went(prepared) and bool(prepared.get("changed")) and not trouble.get("discarded")
+
+
+def _sentence(text: Any) -> str:
+    said = " ".join(str(text or "").split()) or "A task failed."
+    return said if said.endswith((".", "!", "?")) else said + "."
+
+
+def _spoken(reasons: list[tuple[str, str]], hosts: int) -> str:
+    """Say the same reason once, and where when there is more than one host."""
+    grouped: dict[str, list[str]] = {}
+    for name, reason in reasons:
+        grouped.setdefault(reason, []).append(name)
+    if hosts == 1 and "could not be reached." not in grouped:
+        return " ".join(grouped)
+    return " ".join(f"{', '.join(names)}: {reason}" for reason, names in grouped.items())
+
+
+def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -> dict[str, Any]:
+    """Tell in one sentence what happened, and in what state it leaves things."""
+    verdict = judge(hosts, check)
+    before = sorted({str((f.get("status") or {}).get("live", {}).get("release")) for f in _asked(hosts)})
+    where = ", ".join(hosts)
+    if not verdict["failed"]:
+        if check:
+            return {**verdict, "closing": f"{release} could be deployed to {where}; nothing was done (check mode)."}
+        instead = f" in place of {' and '.join(before)}" if before else ", the first release"
+        return {**verdict, "closing": f"{release} is live on {where}{instead}."}
+    stuck = [name for name in hosts if name in verdict["undo"] and not went(hosts[name].get("undone"))]
+    back = [name for name in verdict["undo"] if name not in stuck]
+    still = f"{' and '.join(before)} still serves" if before else "nothing is live yet"
+    after = f"nothing was switched, {still}."
+    if back:
+        targets = sorted({str(hosts[name]["undone"].get("release")) for name in back})
+        after = f"{', '.join(back)} went back to {' and '.join(targets)}."
+    if stuck:
+        causes = {_sentence((hosts[name].get("undone") or {}).get("msg", "it was not reached")) for name in stuck}
+        after = f"{', '.join(stuck)} could not go back: {' '.join(sorted(causes))}"
+    return {**verdict, "closing": f"{release} was not deployed. {verdict['reasons']} Outcome: {after}"}
+
+
+def _asked(hosts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [facts for facts in hosts.values() if went(facts.get("status")) and facts["status"].get("live")]
+
+
+class ActionModule(ActionBase):
+    """`release_verdict: {release: …}` judges; with `close: true` it ends the run, well or badly."""
+
+    _VALID_ARGS = frozenset(("release", "close"))
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        super().run(tmp, task_vars)
+        variables = task_vars or {}
+        hosts = {}
+        for name in variables["ansible_play_hosts_all"]:
+            known = variables["hostvars"][name]
+            hosts[str(name)] = {key: known.get(f"__release_{key}") for key in REGISTERS}
+        check = bool(self._task.check_mode)
+        if not self._task.args.get("close"):
+            return {"changed": False, "msg": "", **judge(hosts, check)}
+        end = close(hosts, str(self._task.args.get("release")), check)
+        bad = bool(end["failed"])
+        return {
+            "changed": False,
+            "failed": bad,
+            "refused": bad,
+            "msg": end["closing"],
+            "closing": end["closing"],
+            "journal": end["journal"],
+        }

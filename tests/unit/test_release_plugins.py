@@ -1,0 +1,334 @@
+"""The plugins behind deploy.yml and rollback.yml: what they refuse, how they judge, and what they ask the edge."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import http.server
+import importlib.util
+import io
+import ssl
+import sys
+import tarfile
+import threading
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+ACTIONS = Path(__file__).parents[2] / "plugins/action"
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"slipway_action_{name}", ACTIONS / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+check, ctl, edge, verdict = (load(n) for n in ("release_check", "releasectl", "edge_check", "release_verdict"))
+
+
+# What was asked for
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    path = tmp_path / f"shop-{SHA}.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        member = tarfile.TarInfo("manage.py")
+        member.size = 5000
+        tar.addfile(member, io.BytesIO(bytes(range(250)) * 20))
+    return path
+
+
+def test_an_artifact_is_found_from_where_one_types_and_named_by_its_commit(artifact):
+    found = check.check_artifact(artifact.name, artifact.parent)
+    assert found["release"] == "shop-0123456789ab"
+    assert found["artifact"] == str(artifact)
+    assert found["sha256"] == hashlib.sha256(artifact.read_bytes()).hexdigest()
+    assert check.check_artifact(str(artifact), Path("/"))["name"] == artifact.name
+
+
+def test_a_name_without_a_commit_is_the_id_itself(artifact):
+    other = artifact.rename(artifact.parent / "shop-1.2.3.tar.gz")
+    assert check.check_artifact(str(other), Path("/"))["release"] == "shop-1.2.3"
+
+
+def refused(path):
+    with pytest.raises(check.Refused) as refusal:
+        check.check_artifact(str(path), Path("/"))
+    sentence = str(refusal.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_nothing_a_directory_or_a_missing_file_is_refused(tmp_path):
+    assert "release_artifact=" in refused("")
+    assert "no artifact" in refused(tmp_path)
+    assert "no artifact" in refused(tmp_path / "x.tar.gz")
+
+
+@pytest.mark.parametrize(
+    "name", ["shop.zip", "-x.tar.gz", "a b.tar.gz", "a..b.tar.gz", "x" * 65 + ".tar.gz", ".tar.gz"]
+)
+def test_a_name_that_gives_no_id_is_refused(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    assert "name" in refused(path)
+
+
+def test_what_is_no_gzip_no_tar_truncated_or_damaged_is_refused(artifact):
+    whole = artifact.read_bytes()
+    artifact.write_bytes(b"PK\3\4 a zip")
+    assert "not a gzip" in refused(artifact)
+    artifact.write_bytes(b"")
+    assert "not a gzip" in refused(artifact)
+    artifact.write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in refused(artifact)
+    artifact.write_bytes(whole[:-6])
+    assert "truncated" in refused(artifact)
+    artifact.write_bytes(whole[:-8] + b"\0\0\0\0" + whole[-4:])
+    assert "damaged" in refused(artifact)
+    artifact.write_bytes(gzip.compress(b"hello" * 1000))
+    assert "no tar" in refused(artifact)
+    artifact.write_bytes(gzip.compress(b""))
+    assert "no tar" in refused(artifact)
+
+
+@pytest.mark.parametrize("text", ["", "a/b", "..", "a..b", "a b", "-a", ".a", "x" * 300, "a\n", "a;reboot", "$(id)"])
+def test_what_is_no_id_is_refused_and_shown_short(text):
+    with pytest.raises(check.Refused) as refusal:
+        check.check_id(text)
+    assert len(str(refusal.value)) < 300
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_misspelt_variable_is_refused_with_the_right_one():
+    known = check.known_names()
+    check.check_names([*known, "app_domain", "__release_plan"], known)
+    with pytest.raises(check.Refused, match="did you mean release_artifact"):
+        check.check_names(["release_artefact"], known)
+    with pytest.raises(check.Refused, match="README"):
+        check.check_names(["release_zzzzzzzz"], known)
+
+
+# The words for the host and its answers
+
+
+def test_words_keep_a_value_one_word_and_leave_out_what_is_empty():
+    options = {"id": "--force", "token": "", "keep": None, "discard_on_failure": True, "force": False}
+    assert ctl.words("activate", options, "me\nyou") == [
+        *["sudo", "-n", "/usr/local/sbin/releasectl", "activate", "--id=--force", "--discard-on-failure"],
+        *["--actor=me?you", "--json"],
+    ]  # fmt: skip
+
+
+def test_the_actor_is_the_person_or_the_run():
+    assert ctl.actor({"USER": "ada"}).startswith("ada on ")
+    assert ctl.actor({"USER": "runner", "GITHUB_ACTOR": "ada", "GITHUB_RUN_ID": "7"}) == "ada, run 7"
+
+
+def test_an_answer_becomes_a_result_and_a_refusal_keeps_at_most_twenty_lines():
+    good = ctl.understand("lock", 0, '{"ok": true, "changed": true, "message": "Yours.", "token": "t"}\n', "noise")
+    assert (good["changed"], good["msg"], good["token"], "failed" in good) == (True, "Yours.", "t", False)
+    lines = ", ".join(f'"{n}"' for n in range(30))
+    bad = ctl.understand("activate", 1, f'{{"ok": false, "message": "No.", "journal": [{lines}]}}', "")
+    assert (bad["failed"], bad["msg"], bad["journal"]) == (True, "No.", [str(n) for n in range(10, 30)])
+    assert ctl.understand("activate", 75, '{"ok": true, "message": ""}', "")["failed"]
+
+
+@pytest.mark.parametrize(
+    ("code", "err", "word"),
+    [
+        (1, "sudo: a password is required", "role deployers"),
+        (127, "sh: 1: sudo: not found", "role release"),
+        (1, "sudo: /usr/local/sbin/releasectl: command not found", "role release"),
+        (-9, "", "it said nothing"),
+    ],
+)
+def test_silence_is_explained(code, err, word):
+    answer = ctl.understand("status", code, "", err)
+    assert answer["failed"]
+    assert word in answer["msg"]
+
+
+# The verdict
+
+LIVE = {"live": {"release": "old"}, "changed": False}
+OK = {"changed": True}
+
+
+def host(**facts):
+    return {"status": LIVE, "lease": OK, "prepared": OK, **facts}
+
+
+def test_all_hosts_live_is_a_success_that_names_what_was_before():
+    end = verdict.close({"a": host(activated=OK), "b": host(activated=OK)}, "new")
+    assert (end["failed"], end["undo"], end["discard"]) == (False, [], [])
+    assert end["closing"] == "new is live on a, b in place of old."
+
+
+def test_a_first_release_says_so():
+    end = verdict.close({"a": host(activated=OK, status={"live": None})}, "new")
+    assert end["closing"] == "new is live on a, the first release."
+
+
+def test_a_refused_release_takes_back_the_hosts_that_switched_and_throws_it_away_on_the_others():
+    hosts = {
+        "a": host(activated=OK, undone={"release": "old", "changed": True}),
+        "b": host(trouble={"msg": "It crashed", "journal": ["Traceback"], "discarded": True}),
+        "c": host(activated={"skipped": True}),
+    }
+    end = verdict.close(hosts, "new")
+    assert (end["failed"], end["undo"], end["discard"]) == (True, ["a"], ["c"])
+    assert end["journal"] == ["Traceback"]
+    assert end["closing"] == "new was not deployed. b: It crashed. Outcome: a went back to old."
+
+
+def test_a_release_that_was_there_before_is_not_thrown_away():
+    end = verdict.judge({"a": host(prepared={"changed": False}, trouble={"msg": "x"})})
+    assert end["discard"] == []
+
+
+def test_before_the_switch_the_sentence_says_that_nothing_was_switched():
+    end = verdict.close({"a": host(trouble={"msg": "No disk."}, prepared={"failed": True})}, "new")
+    assert end["closing"] == "new was not deployed. No disk. Outcome: nothing was switched, old still serves."
+
+
+def test_a_host_that_could_not_go_back_is_named():
+    end = verdict.close({"a": host(activated=OK, trouble={"msg": "x"}, undone={"failed": True, "msg": "no"})}, "new")
+    assert end["closing"].endswith("Outcome: a could not go back: no.")
+
+
+def test_a_host_that_nobody_reached_is_a_failure():
+    end = verdict.judge({"a": host(activated=OK), "b": {"status": None}})
+    assert (end["failed"], end["undo"]) == (True, ["a"])
+    assert "b: could not be reached." in end["reasons"]
+
+
+def test_check_mode_is_no_failure():
+    skipped = {"skipped": True, "changed": False}
+    end = verdict.close({"a": {"status": LIVE, "lease": skipped, "activated": skipped}}, "new", True)
+    assert not end["failed"]
+
+
+# The edge
+
+
+def certify(tmp_path, name):
+    """Make an authority and a certificate for a name, both in one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now().astimezone()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    path = tmp_path / f"{name}.pem"
+    path.write_bytes(
+        pem
+        + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return path, pem.decode()
+
+
+class Edge(http.server.ThreadingHTTPServer):
+    """Answers from its list, the last answer for ever; notes the names it was asked for."""
+
+    def __init__(self, answers):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answers = answers
+        self.asked = []
+
+    def handle_error(self, request, client_address):
+        """A client that refuses the certificate is no news."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.server.asked.append((self.headers["Host"], self.path))
+        status, release = self.server.answers[0]
+        if len(self.server.answers) > 1:
+            self.server.answers.pop(0)
+        self.send_response(status)
+        if release:
+            self.send_header("X-Release", release)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def serve(tmp_path):
+    running = []
+
+    def start(answers, name="shop.test"):
+        path, pem = certify(tmp_path, name)
+        server = Edge(answers)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        running.append(server)
+        return server, pem
+
+    yield start
+    for server in running:
+        server.shutdown()
+        server.server_close()
+
+
+def question(server, release="new"):
+    return edge.Question("shop.test", "/readyz", server.server_address[1], release)
+
+
+def test_the_edge_must_be_right_several_times_in_a_row(serve):
+    server, pem = serve([(200, "new"), (200, "old"), (200, "new")])
+    assert edge.convince(["127.0.0.1"], question(server), edge.trust(pem), 3, 5) == ""
+    assert len(server.asked) == 5
+    assert server.asked[0] == ("shop.test", "/readyz")
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [((502, None), "answered 502"), ((200, None), "X-Release"), ((200, "old"), "from old, not from new")],
+)
+def test_a_wrong_answer_is_named_when_time_is_up(serve, answer, word):
+    server, pem = serve([answer])
+    assert word in edge.convince(["127.0.0.1"], question(server), edge.trust(pem), 2, 0.5)
+
+
+def test_a_certificate_of_another_name_or_authority_is_not_trusted(serve):
+    server, pem = serve([(200, "new")], name="other.test")
+    assert "certificate" in edge.convince(["127.0.0.1"], question(server), edge.trust(pem), 1, 0.3)
+    server, _ = serve([(200, "new")])
+    assert "certificate" in edge.convince(["127.0.0.1"], question(server), edge.trust(pem), 1, 0.3)
+    assert server.asked == []
+
+
+def test_a_closed_port_is_named(serve):
+    server, pem = serve([(200, "new")])
+    asked = question(server)
+    server.shutdown()
+    server.server_close()
+    assert "Connection refused" in edge.convince(["127.0.0.1"], asked, edge.trust(pem), 1, 0.3)
