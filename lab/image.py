@@ -17,6 +17,7 @@ from lab.state import ROOT, LabError
 RECIPE = Path(__file__).parent / "recipe"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 UBUNTU = "ubuntu-22.04"
+NEXT_UBUNTU = "ubuntu-24.04"  # on request only
 DEBIAN = "debian-12"
 DEBIAN_SUITE = "bookworm"
 REGISTRY_PATIENCE = 60  # seconds for the base image to arrive
@@ -25,19 +26,21 @@ REGISTRY_PATIENCE = 60  # seconds for the base image to arrive
 def find_or_build(say: Callable[[str], None]) -> str:
     """Give the image to start hosts from: Ubuntu 22.04 where a registry answers, otherwise Debian 12."""
     wanted = os.environ.get("SLIPWAY_LAB_DISTRIBUTION", "")
-    if wanted not in ("", UBUNTU, DEBIAN):
-        raise LabError(f"SLIPWAY_LAB_DISTRIBUTION={wanted} is not known: use {UBUNTU} or {DEBIAN}, or leave it out.")
+    if wanted not in ("", UBUNTU, NEXT_UBUNTU, DEBIAN):
+        raise LabError(
+            f"SLIPWAY_LAB_DISTRIBUTION={wanted} is not known: use {UBUNTU}, {NEXT_UBUNTU} or {DEBIAN}, or leave it out."
+        )
     candidates = [wanted] if wanted else [UBUNTU, DEBIAN]
     for distribution in candidates:
         if _is_current(distribution):
             _mention(distribution, wanted, say)
             return _tag(distribution)
-    if UBUNTU in candidates:
-        trouble = _build_ubuntu(say)
+    if candidates[0] != DEBIAN:
+        trouble = _build_ubuntu(candidates[0], say)
         if not trouble:
-            return _tag(UBUNTU)
+            return _tag(candidates[0])
         if wanted:
-            raise LabError(f"No registry gave ubuntu:22.04: {trouble}")
+            raise LabError(f"No registry gave {_base(wanted)}: {trouble}")
     _mention(DEBIAN, wanted, say)
     _build_debian(say)
     return _tag(DEBIAN)
@@ -50,6 +53,10 @@ def _mention(distribution: str, wanted: str, say: Callable[[str], None]) -> None
 
 def _tag(distribution: str) -> str:
     return f"slipway-host:{distribution}"
+
+
+def _base(distribution: str) -> str:
+    return distribution.replace("-", ":")
 
 
 def _is_current(distribution: str) -> bool:
@@ -100,21 +107,23 @@ def _mirrors() -> tuple[str, str]:
     )
 
 
-def _build_ubuntu(say: Callable[[str], None]) -> str:
+def _build_ubuntu(distribution: str, say: Callable[[str], None]) -> str:
     """Build from a registry's base image. Gives the reason when there is no such base to be had."""
     try:
-        engine.run("pull", "--quiet", "ubuntu:22.04", timeout=REGISTRY_PATIENCE)
+        engine.run("pull", "--quiet", _base(distribution), timeout=REGISTRY_PATIENCE)
     except LabError as error:
         return str(error)
-    say("builds the host image from ubuntu:22.04")
+    say(f"builds the host image from {_base(distribution)}")
     with tempfile.TemporaryDirectory() as scratch:
         context = Path(scratch)
         for file in _recipe_files():
             shutil.copy(file, context)
+        dockerfile = context / "Dockerfile"
+        dockerfile.write_text(dockerfile.read_text().replace(f"FROM {_base(UBUNTU)}", f"FROM {_base(distribution)}"))
         (context / "apt.conf").write_text(_apt_settings())
         (context / "ca-certificates.crt").write_bytes(CERTIFICATES.read_bytes() if CERTIFICATES.is_file() else b"")
-        label = f"slipway.recipe={_hash(UBUNTU)}"
-        engine.run("build", "--quiet", "--tag", _tag(UBUNTU), "--label", label, scratch, timeout=900)
+        label = f"slipway.recipe={_hash(distribution)}"
+        engine.run("build", "--quiet", "--tag", _tag(distribution), "--label", label, scratch, timeout=900)
     return ""
 
 
