@@ -41,7 +41,9 @@ def receive(incoming: Path, name: str, target: Path, sha256: str, limit: int) ->
     except FileNotFoundError:
         raise Refusal(f"There is no artifact {name} in {incoming}: upload it first (deploy.yml does).") from None
     except OSError as error:
-        raise Refusal(f"The artifact {name} cannot be opened ({error.strerror}): it must be a plain file, no link.") from None
+        raise Refusal(
+            f"The artifact {name} cannot be opened ({error.strerror}): it must be a plain file, no link."
+        ) from None
     finally:
         os.close(directory)
     if not stat.S_ISREG(os.fstat(source).st_mode):
@@ -50,14 +52,18 @@ def receive(incoming: Path, name: str, target: Path, sha256: str, limit: int) ->
     with os.fdopen(source, "rb") as reader:
         status = os.fstat(reader.fileno())
         if status.st_size > limit:
-            raise Refusal(f"The artifact {name} has {status.st_size} bytes, more than release_artifact_max_bytes ({limit}).")
+            raise Refusal(
+                f"The artifact {name} has {status.st_size} bytes, more than release_artifact_max_bytes ({limit})."
+            )
         digest = hashlib.sha256()
         left = limit
         with open(target, "xb") as writer:
             while chunk := reader.read(CHUNK):
                 left -= len(chunk)
                 if left < 0:
-                    raise Refusal(f"The artifact {name} grew over release_artifact_max_bytes ({limit}) while it was read.")
+                    raise Refusal(
+                        f"The artifact {name} grew over release_artifact_max_bytes ({limit}) while it was read."
+                    )
                 digest.update(chunk)
                 writer.write(chunk)
             writer.flush()
@@ -176,7 +182,8 @@ def unpack(archive: Path, root: Path, limits: Limits) -> int:
             if member.issym():
                 if not _link_stays_inside(parts, member.linkname):
                     raise Refusal(
-                        f"The artifact holds a link that leaves it, {shorten(member.name)} -> {shorten(member.linkname)}."
+                        f"The artifact holds a link that leaves it, {shorten(member.name)}"
+                        f" -> {shorten(member.linkname)}."
                     )
                 os.symlink(member.linkname, path)
                 kinds[parts] = "link"
@@ -188,7 +195,9 @@ def unpack(archive: Path, root: Path, limits: Limits) -> int:
                 kinds[parts] = "file"
             else:
                 what = "hard link" if member.islnk() else "device or special file"
-                raise Refusal(f"The artifact holds a {what}, {shorten(member.name)}: only files, directories and links.")
+                raise Refusal(
+                    f"The artifact holds a {what}, {shorten(member.name)}: only files, directories and links."
+                )
     if entries == 0:
         raise Refusal("The artifact is empty.")
     return entries

@@ -230,7 +230,9 @@ def _make_root_owned(directory: Path) -> int:
                 os.lchown(path, 0, 0)
                 continue
             if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-                raise Refusal(f"The build made a special file, {path}: a release holds only files, directories and links.")
+                raise Refusal(
+                    f"The build made a special file, {path}: a release holds only files, directories and links."
+                )
             executable = stat.S_ISDIR(status.st_mode) or status.st_mode & 0o100
             os.chown(path, 0, 0)
             os.chmod(path, 0o755 if executable else 0o644)
@@ -329,4 +331,3 @@ def migrate(config: Config, release: str, environment_file: Path) -> list[str]:
         f"Migrating with {release}",
     )
     return re.findall(r"^\s*Applying (\S+?)\.\.\. OK$", output, re.MULTILINE)
-

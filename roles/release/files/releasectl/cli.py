@@ -81,7 +81,9 @@ def parser() -> Parser:
 
     prepare = verb("prepare", "receive, unpack and build an uploaded artifact; the live release is not touched")
     ident(prepare, True, "the id that the release gets")
-    prepare.add_argument("--artifact", type=names.artifact_name, required=True, help="file name inside the incoming directory")
+    prepare.add_argument(
+        "--artifact", type=names.artifact_name, required=True, help="file name inside the incoming directory"
+    )
     prepare.add_argument("--sha256", type=names.sha256, required=True, help="digest of the artifact")
     ident(verb("migrate", "apply a prepared release's database migrations"), True, "a prepared release")
     activate = verb("activate", "make a prepared release live once it is healthy")
@@ -89,7 +91,9 @@ def parser() -> Parser:
     activate.add_argument("--discard-on-failure", action="store_true", help="remove the release when it is refused")
     ident(verb("rollback", "go back to the release that was live before"), False, "another release than the last one")
     restart = verb("restart", "start the live release anew with the settings in force, without losing a request")
-    restart.add_argument("--if-settings-changed", action="store_true", help="only when it runs with other settings or unit files")
+    restart.add_argument(
+        "--if-settings-changed", action="store_true", help="only when it runs with other settings or unit files"
+    )
     verb("reconcile", "make everything agree with the link 'current'")
     prune = verb("prune", "remove old releases, never the live or the previous one")
     prune.add_argument("--keep", type=_number(1, 1000), help="how many to keep (default: keep)")
@@ -212,7 +216,9 @@ def _run(config: Config, asked: Answer, say: Callable[[str], None]) -> Answer:
         return Verbs(config, asked, say).run()
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        raise Refusal(f"{asked['verb']} failed: {error.strerror or error}{where}; what serves was not changed.") from error
+        raise Refusal(
+            f"{asked['verb']} failed: {error.strerror or error}{where}; what serves was not changed."
+        ) from error
 
 
 def execute(config: Config, asked: Answer, say: Callable[[str], None], wait: float = 5) -> Answer:
@@ -266,7 +272,12 @@ def _lease(config: Config, locks: Locks, asked: Answer) -> Answer:
     with locks.verb(verb, actor):
         if verb == "unlock":
             gave = locks.release(asked["token"], asked["force"])
-            return {"ok": True, "verb": verb, "changed": gave, "message": "The lease was given back." if gave else "There was no lease."}
+            return {
+                "ok": True,
+                "verb": verb,
+                "changed": gave,
+                "message": "The lease was given back." if gave else "There was no lease.",
+            }
         lease = locks.take(actor, asked["purpose"], asked["seconds"] or config.lease_seconds)
         return {
             "ok": True, "verb": verb, "changed": True, "token": lease.token, "expires": timestamp(lease.expires),
@@ -276,7 +287,8 @@ def _lease(config: Config, locks: Locks, asked: Answer) -> Answer:
 
 def _history_text(events: list[dict[str, object]]) -> str:
     lines = [
-        f"{event.get('at')}  {event.get('outcome')!s:<7} {event.get('verb')!s:<10} {event.get('actor')}: {event.get('message')}"
+        f"{event.get('at')}  {event.get('outcome')!s:<7} {event.get('verb')!s:<10} "
+        f"{event.get('actor')}: {event.get('message')}"
         for event in events
     ]
     return "\n".join(lines) or "Nothing has happened yet."
@@ -315,4 +327,6 @@ def main(argv: list[str]) -> int:
         return _show({**answer, **refusal.details, "exit": refusal.exit_status}, as_json)
     except OSError as error:
         message = f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
-        return _show({"ok": False, "verb": next(iter(argv), None), "changed": False, "message": message, "exit": 1}, as_json)
+        return _show(
+            {"ok": False, "verb": next(iter(argv), None), "changed": False, "message": message, "exit": 1}, as_json
+        )

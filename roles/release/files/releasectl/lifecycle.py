@@ -244,7 +244,7 @@ class Lifecycle:
         return done
 
     def _note_link_by_hand(self, state: State, live: str) -> None:
-        """`current` was pointed elsewhere and not brought up: what was live by the record is what one can go back to."""
+        """`current` was pointed elsewhere and not brought up: one can go back to what was live by the record."""
         if state.live is not None and state.live.release != live:
             state.previous = previous_after(state, "reconcile", live, state.live.release)
             self.store.write(state)
@@ -261,8 +261,7 @@ class Lifecycle:
         """Carry an unfinished switch to its end when it passed the point of no return, take it back otherwise."""
         intent = state.intent
         assert intent is not None
-        same_release = state.live is not None and state.live.release == intent.release
-        if same_release:
+        if state.live is not None and state.live.release == intent.release:
             passed = self.socket_generation() == intent.generation
         else:
             passed = live == intent.release

@@ -119,7 +119,9 @@ class Locks:
             yield
             return
         if lease is None or not secrets.compare_digest(token, lease.token):
-            raise Refusal("This deploy no longer holds the lease: it expired or was taken over; start the deploy again.")
+            raise Refusal(
+                "This deploy no longer holds the lease: it expired or was taken over; start the deploy again."
+            )
         self._renew(lease, verb)
         try:
             yield

@@ -33,7 +33,8 @@ def artifact_name(text: str) -> str:
     """Return ``text`` when it is a plain file name, refuse anything that could name another directory."""
     if not ARTIFACT.fullmatch(text) or ".." in text:
         raise UsageError(
-            f"{shorten(text)} is not the name of an uploaded artifact: give the plain file name inside the incoming directory."
+            f"{shorten(text)} is not the name of an uploaded artifact: give the plain file name inside the incoming"
+            " directory."
         )
     return text
 

@@ -29,12 +29,14 @@ def read_envdir(directory: Path) -> dict[str, str]:
         try:
             values[path.name] = line.decode()
         except UnicodeDecodeError:
-            raise Refusal(f"The setting {path.name} is not UTF-8: correct it in app_settings and run site.yml.") from None
+            raise Refusal(
+                f"The setting {path.name} is not UTF-8: correct it in app_settings and run site.yml."
+            ) from None
     return values
 
 
 def environment_file(values: dict[str, str]) -> str:
-    """The values in the syntax of systemd's EnvironmentFile= (systemd.exec(5)), quoted so that each arrives as it is."""
+    """The values in the syntax of EnvironmentFile= (systemd.exec(5)), quoted so that each arrives as it is."""
     lines = []
     for name, value in values.items():
         if any(ord(character) < 32 and character not in "\t\n" for character in value) or "\x7f" in value:

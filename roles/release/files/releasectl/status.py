@@ -92,7 +92,9 @@ def as_text(answer: dict[str, object]) -> str:
             lines.append(f"release   {release['id']:<40} {release['state']:<9} {release['prepared_at']}  {size:>5} MiB")
     lease = answer["lease"]
     if isinstance(lease, dict):
-        lines.append(f"lease     {lease['holder']}: {lease['purpose']} since {lease['since']}, until {lease['expires']}")
+        lines.append(
+            f"lease     {lease['holder']}: {lease['purpose']} since {lease['since']}, until {lease['expires']}"
+        )
     drift = answer["drift"]
     if isinstance(drift, list):
         lines += [f"drift     {line}" for line in drift]

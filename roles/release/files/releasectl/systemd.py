@@ -14,7 +14,9 @@ PROCESSES = ("gunicorn", "celery-worker", "celery-beat")
 RUNNING = ("active", "activating", "reloading")
 
 
-def run(argv: Sequence[str], timeout: float | None = None, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    argv: Sequence[str], timeout: float | None = None, stdin: str | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a command of the host with a fixed environment; never through a shell."""
     return subprocess.run(
         list(argv),

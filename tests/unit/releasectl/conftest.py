@@ -1,0 +1,107 @@
+"""A host in a temporary directory: real files, a service manager that only remembers."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from releasectl import health
+from releasectl.config import Config
+from releasectl.errors import Refusal
+from releasectl.lifecycle import Lifecycle
+from releasectl.names import Generation
+from releasectl.systemd import Unit
+
+
+class FakeSystemd:
+    """Remembers what was started and stopped; a unit in ``broken`` does not start."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {"app.service": "active"}
+        self.calls: list[tuple[str, str]] = []
+        self.broken: set[str] = set()
+
+    def units(self) -> list[Unit]:
+        found = []
+        for name, active in self.states.items():
+            process, at, instance = name.removesuffix(".service").partition("@")
+            if at:
+                found.append(Unit(process, Generation.parse(instance), active))
+        return found
+
+    def start(self, unit: str, block: bool = True) -> bool:  # noqa: ARG002
+        self.calls.append(("start", unit))
+        if any(word in unit for word in self.broken):
+            return False
+        self.states[unit] = "active"
+        return True
+
+    def stop(self, units: Iterable[str], block: bool = True) -> None:  # noqa: ARG002
+        for unit in units:
+            self.calls.append(("stop", unit))
+            self.states.pop(unit, None)
+
+    def active(self, unit: str) -> str:
+        return self.states.get(unit, "inactive")
+
+    def restarts(self, unit: str) -> int:  # noqa: ARG002
+        return 0
+
+    def journal(self, unit: str, lines: int = 20) -> list[str]:
+        return [f"line {number} of {unit}" for number in range(lines)]
+
+    def running(self, process: str) -> list[str]:
+        return [name for name in self.states if name.startswith(f"{process}@")]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    made = Config(
+        processes=("gunicorn", "celery-worker", "celery-beat"),
+        **{
+            name: tmp_path / name
+            for name in ("releases", "current", "incoming", "state", "env", "run", "private_run", "static", "events")
+        },
+    )
+    for path in (made.releases, made.incoming, made.state, made.run, made.private_run, made.static, made.events):
+        path.mkdir()
+    made.make_directories()
+    (tmp_path / "env.1").mkdir()
+    made.env.symlink_to("env.1")
+    return made
+
+
+@pytest.fixture
+def systemd() -> FakeSystemd:
+    return FakeSystemd()
+
+
+@pytest.fixture
+def unhealthy(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Releases whose health gate stays shut."""
+    refused: set[str] = set()
+
+    def gate(path: Path, *_args: object, **_options: object) -> None:
+        if Generation.parse(path.parent.name).release in refused:
+            raise Refusal("it answered 500")
+
+    monkeypatch.setattr(health, "gate", gate)
+    return refused
+
+
+@pytest.fixture
+def host(config: Config, systemd: FakeSystemd, unhealthy: set[str]) -> Lifecycle:
+    for number, release in enumerate(("a", "b", "c", "d")):
+        make_release(config, release, number)
+    return Lifecycle(config, systemd)  # type: ignore[arg-type]
+
+
+def make_release(config: Config, release: str, number: int = 0) -> None:
+    directory = config.release_dir(release)
+    directory.mkdir()
+    record = {
+        "id": release, "sha256": "0" * 64, "prepared_at": f"2026-01-01T00:00:{number:02}Z", "prepared_by": "test",
+        "entries": 1, "bytes": 1, "revision": None,
+    }  # fmt: skip
+    (directory / "release.json").write_text(json.dumps(record))
