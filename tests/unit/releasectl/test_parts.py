@@ -55,8 +55,11 @@ def test_what_is_no_artifact_name(text):
 
 @pytest.mark.parametrize(
     "argv",
-    [[], ["nope"], ["activate"], ["activate", "--i", "a"], ["prune", "--keep", "0"], ["prune", "--keep", "-1"], ["status", "extra"],
-     ["lock", "--purpose", "a\nb"], ["prepare", "--id", "a", "--artifact", "b", "--sha256", "xyz"]],
+    [
+        [], ["nope"], ["activate"], ["activate", "--i", "a"], ["prune", "--keep", "0"], ["prune", "--keep", "-1"],
+        ["status", "extra"], ["lock", "--purpose", "a\nb"],
+        ["prepare", "--id", "a", "--artifact", "b", "--sha256", "xyz"],
+    ],
 )  # fmt: skip
 def test_usage_errors_are_one_sentence_and_status_2(argv, capsys):
     assert cli.main([*argv, "--json"]) == 2
