@@ -14,6 +14,8 @@ The order of a switch, and what a crash in between leaves for `reconcile`:
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,14 +23,17 @@ from pathlib import Path
 from . import build, health
 from .config import Config
 from .errors import Refusal
-from .files import link_atomically
-from .names import RELEASE_ID, Generation
+from .events import timestamp
+from .files import link_atomically, remove_tree
+from .names import GENERATION, RELEASE_ID, Generation
 from .settings import Settings
 from .state import Intent, Live, State, Store, previous_after
 from .systemd import PROCESSES, Systemd, Unit, unit_name
 
 GUNICORN, WORKER, BEAT = PROCESSES
 APP_SERVICE = "app.service"
+# The last line of a Python traceback.
+EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|ImproperlyConfigured)\b")
 
 
 class Lifecycle:
@@ -110,15 +115,18 @@ class Lifecycle:
                 alive=lambda: self.systemd.active(unit) == "active" and self.systemd.restarts(unit) == 0,
             )
         except Refusal as refusal:
+            ended = self.systemd.active(unit) != "active"
+            why = f"{refusal.message} ({self._last_words(unit)})" if ended else refusal.message
             raise Refusal(
-                f"{generation.release} failed its health gate: {refusal.message}", journal=self.systemd.journal(unit)
+                f"{generation.release} failed its health gate: {why}", journal=self.systemd.journal(unit)
             ) from None
 
     def _last_words(self, unit: str) -> str:
         """The most telling line of a unit that did not come up: the last exception if there is one."""
         lines = self.systemd.journal(unit, 60)
-        telling = [line for line in lines if "Error" in line or "Exception" in line]
-        chosen = (telling or lines or ["it wrote nothing to the journal"])[-1]
+        raised = [line for line in lines if EXCEPTION.match(line)]
+        loud = [line for line in lines if "ERROR" in line or "CRITICAL" in line]
+        chosen = (raised or loud or lines or ["it wrote nothing to the journal"])[-1]
         return chosen.strip()[:300]
 
     def _stop_other(self, live: Generation | None, processes: tuple[str, ...] = PROCESSES) -> None:
@@ -126,18 +134,28 @@ class Lifecycle:
         doomed = [u for u in self.systemd.units() if u.generation != live and u.process in processes]
         self.systemd.stop((u.name for u in doomed if u.active != "deactivating"), block=False)
         if processes == PROCESSES:
-            self.settings.forget_all_but({str(u.generation) for u in doomed} | ({str(live)} if live else set()))
+            wanted = {str(u.generation) for u in doomed} | ({str(live)} if live else set())
+            self.settings.forget_all_but(wanted)
+            self._forget_directories(wanted)
+
+    def _forget_directories(self, wanted: set[str]) -> None:
+        """A generation that failed between two starts leaves its runtime directory behind."""
+        for entry in os.scandir(self.config.run):
+            if entry.is_dir(follow_symlinks=False) and entry.name not in wanted and GENERATION.fullmatch(entry.name):
+                remove_tree(Path(entry.path))
 
     def _abandon(self, generation: Generation) -> None:
         """Take a generation back that never received a request."""
         self.systemd.stop([unit_name(p, generation) for p in PROCESSES])
         self.settings.forget(generation)
+        remove_tree(self.config.run / str(generation))
 
     def _workers(self, generation: Generation) -> None:
         """New workers first, so that no task of a new name meets an old worker; then the old ones stop consuming."""
         if WORKER not in self.config.processes:
             return
         unit = unit_name(WORKER, generation)
+        self.say(f"handing the queues over to {unit}")
         if not self.systemd.start(unit):
             raise Refusal(
                 f"The Celery worker of {generation.release} did not start: {self._last_words(unit)}",
@@ -169,7 +187,6 @@ class Lifecycle:
             if GUNICORN in self.config.processes:
                 self._gate(generation)
             if verb != "rollback":
-                self.say("handing the queues over to the new workers")
                 self._workers(generation)
         except Refusal:
             self.say("taking it back; the live release was not touched")
@@ -373,7 +390,11 @@ class Lifecycle:
 
     def _cannot_be_had(self, release: str, state: State) -> str:
         gone = state.gone.get(release)
-        why = f"was {gone['how']} ({gone['why']})" if gone else "is not known on this host"
+        if gone is None:
+            why = "is not known on this host"
+        else:
+            why = "was pruned" if gone["how"] == "pruned" else "was refused and removed"
+            why += f" at {timestamp(float(str(gone['at'])))} ({gone['why']})"
         return f"{release} {why}; releases that can be had: {self._choices(self.live_release())}."
 
     def discard(self, release: str, why: str) -> bool:

@@ -88,8 +88,8 @@ class Systemd:
         return int(shown or 0)
 
     def journal(self, unit: str, lines: int = 20) -> list[str]:
-        """The last lines that the unit wrote in its latest run, for a person to read."""
-        shown = run(["journalctl", "--unit", unit, "--lines", str(lines), "--output", "cat", "--no-pager"])
+        """The last lines that the unit's own processes wrote, for a person to read."""
+        shown = run(["journalctl", f"_SYSTEMD_UNIT={unit}", "--lines", str(lines), "--output", "cat", "--no-pager"])
         return [line for line in shown.stdout.splitlines() if line.strip()][-lines:]
 
 
