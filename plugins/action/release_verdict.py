@@ -31,7 +31,7 @@ def judge(hosts: dict[str, dict[str, Any]], check: bool = False) -> dict[str, An
     failed = bool(reasons)
     built = [name for name, facts in hosts.items() if _made(facts) and name not in live]
     return {
-        "failed": failed,
+        "troubled": failed,
         "reasons": _spoken(reasons, len(hosts)),
         "journal": journal,
         "undo": live if failed else [],
@@ -65,7 +65,7 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
     verdict = judge(hosts, check)
     before = sorted({str((f.get("status") or {}).get("live", {}).get("release")) for f in _asked(hosts)})
     where = ", ".join(hosts)
-    if not verdict["failed"]:
+    if not verdict["troubled"]:
         if check:
             return {**verdict, "closing": f"{release} could be deployed to {where}; nothing was done (check mode)."}
         instead = f" in place of {' and '.join(before)}" if before else ", the first release"
@@ -105,7 +105,7 @@ class ActionModule(ActionBase):
         if not self._task.args.get("close"):
             return {"changed": False, "msg": "", **judge(hosts, check)}
         end = close(hosts, str(self._task.args.get("release")), check)
-        bad = bool(end["failed"])
+        bad = bool(end["troubled"])
         return {
             "changed": False,
             "failed": bad,

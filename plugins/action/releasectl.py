@@ -84,7 +84,10 @@ class ActionModule(ActionBase):
             return {"skipped": True, "changed": False, "msg": f"releasectl {verb} is not run in check mode."}
         result = self._patiently(verb, dict(self._task.args.get("options") or {}))
         refused = self._task.args.get("refuse_live")
-        if refused and not result.get("failed") and (result.get("live") or {}).get("release") == refused:
+        live = (result.get("live") or {}).get("release")
+        if verb == "status" and not result.get("failed"):
+            result["msg"] = f"{live or 'Nothing'} is live."
+        if refused and live == refused:
             result["failed"] = result["refused"] = True
             result["msg"] = (
                 f"{refused} is live already, nothing was changed: to start it anew with the settings in force run"

@@ -173,7 +173,7 @@ def host(**facts):
 
 def test_all_hosts_live_is_a_success_that_names_what_was_before():
     end = verdict.close({"a": host(activated=OK), "b": host(activated=OK)}, "new")
-    assert (end["failed"], end["undo"], end["discard"]) == (False, [], [])
+    assert (end["troubled"], end["undo"], end["discard"]) == (False, [], [])
     assert end["closing"] == "new is live on a, b in place of old."
 
 
@@ -189,7 +189,7 @@ def test_a_refused_release_takes_back_the_hosts_that_switched_and_throws_it_away
         "c": host(activated={"skipped": True}),
     }
     end = verdict.close(hosts, "new")
-    assert (end["failed"], end["undo"], end["discard"]) == (True, ["a"], ["c"])
+    assert (end["troubled"], end["undo"], end["discard"]) == (True, ["a"], ["c"])
     assert end["journal"] == ["Traceback"]
     assert end["closing"] == "new was not deployed. b: It crashed. Outcome: a went back to old."
 
@@ -211,14 +211,14 @@ def test_a_host_that_could_not_go_back_is_named():
 
 def test_a_host_that_nobody_reached_is_a_failure():
     end = verdict.judge({"a": host(activated=OK), "b": {"status": None}})
-    assert (end["failed"], end["undo"]) == (True, ["a"])
+    assert (end["troubled"], end["undo"]) == (True, ["a"])
     assert "b: could not be reached." in end["reasons"]
 
 
 def test_check_mode_is_no_failure():
     skipped = {"skipped": True, "changed": False}
     end = verdict.close({"a": {"status": LIVE, "lease": skipped, "activated": skipped}}, "new", True)
-    assert not end["failed"]
+    assert not end["troubled"]
 
 
 # The edge
