@@ -181,6 +181,8 @@ def _build_environment(config: Config, directory: Path, release: str) -> None:
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_CONFIG": "1",
         "UV_NO_PROGRESS": "1",
+        # The authorities that the host's owner chose, not those that uv brings along.
+        "UV_SYSTEM_CERTS": "1",
         **config.build_environment,
     }
     sandboxed(
