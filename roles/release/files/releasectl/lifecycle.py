@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +27,10 @@ from .files import link_atomically, remove_tree
 from .names import GENERATION, RELEASE_ID, Generation
 from .settings import Settings
 from .state import Intent, Live, State, Store, previous_after
-from .systemd import PROCESSES, Systemd, Unit, unit_name
+from .systemd import PROCESSES, Systemd, Unit, telling, unit_name
 
 GUNICORN, WORKER, BEAT = PROCESSES
 APP_SERVICE = "app.service"
-# The last line of a Python traceback.
-EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|ImproperlyConfigured)\b")
 
 
 class Lifecycle:
@@ -122,12 +119,8 @@ class Lifecycle:
             ) from None
 
     def _last_words(self, unit: str) -> str:
-        """The most telling line of a unit that did not come up: the last exception if there is one."""
-        lines = self.systemd.journal(unit, 60)
-        raised = [line for line in lines if EXCEPTION.match(line)]
-        loud = [line for line in lines if "ERROR" in line or "CRITICAL" in line]
-        chosen = (raised or loud or lines or ["it wrote nothing to the journal"])[-1]
-        return chosen.strip()[:300]
+        """Why a unit did not come up, by its own words."""
+        return telling(self.systemd.journal(unit, 60)) or "it wrote nothing to the journal"
 
     def _stop_other(self, live: Generation | None, processes: tuple[str, ...] = PROCESSES) -> None:
         """Stop every generation but ``live``: gunicorn drains on its own, nobody waits for it."""

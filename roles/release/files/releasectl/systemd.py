@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,21 @@ class Unit:
     @property
     def running(self) -> bool:
         return self.active in RUNNING
+
+
+# The last line of a Python traceback, and what programs write before the reason.
+EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|ImproperlyConfigured)\b")
+LOUD = re.compile(r"\berror\b|\bcritical\b", re.IGNORECASE)
+
+
+def telling(lines: Sequence[str]) -> str | None:
+    """The one line of an output that says best what went wrong: an exception, an error, or the last line."""
+    raised = [line for line in lines if EXCEPTION.match(line)]
+    loud = [line for line in lines if LOUD.search(line)]
+    for candidates, which in ((raised, -1), (loud, 0), (lines, -1)):
+        if candidates:
+            return candidates[which].strip()[:300]
+    return None
 
 
 def unit_name(process: str, generation: object) -> str:
@@ -115,6 +131,6 @@ def sandboxed(
     output = finished.stdout + finished.stderr
     if finished.returncode != 0:
         lines = [line for line in output.splitlines() if line.strip()]
-        reason = lines[-1].strip()[:300] if lines else f"exit status {finished.returncode}, no output"
+        reason = telling(lines) or f"exit status {finished.returncode}, no output"
         raise Refusal(f"{what} failed: {reason}", journal=lines[-20:])
     return output
