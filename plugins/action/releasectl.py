@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shlex
 import time
 from typing import Any
@@ -24,7 +25,11 @@ def actor(environment: Any = os.environ) -> str:
     """Say who asked: the person at this machine, or the CI run."""
     if environment.get("GITHUB_ACTOR"):
         return f"{environment['GITHUB_ACTOR']}, run {environment.get('GITHUB_RUN_ID', 'unknown')}"
-    return f"{environment.get('USER') or environment.get('LOGNAME') or 'somebody'} on {os.uname().nodename}"
+    try:
+        person = environment.get("USER") or pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # an account without an entry, as in some containers
+        person = f"uid {os.getuid()}"
+    return f"{person} on {os.uname().nodename}"
 
 
 def words(verb: str, options: dict[str, Any], who: str) -> list[str]:
