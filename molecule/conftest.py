@@ -4,8 +4,15 @@ The engine's way in works whatever a role did to sshd, and is not what is tested
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,3 +38,161 @@ def app1(lab: dict[str, Any]) -> Any:
 @pytest.fixture(scope="session")
 def data1(lab: dict[str, Any]) -> Any:
     return testinfra.get_host(f"docker://{lab['hosts']['data1']['container']}")
+
+
+# What a user of the app, a deployer and an operator see.
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the edge said."""
+
+    status: int
+    release: str | None
+    text: str
+
+
+class Edge:
+    """The public edge, asked as users ask it: over HTTPS by its name, the lab's authority trusted and no other."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.name = facts["edge_name"]
+        self.address = facts["edge_address"]
+        self.trust = ssl.create_default_context(cafile=facts["ca"])
+
+    def get(self, path: str = "/", timeout: float = 10) -> Answer:
+        connection = http.client.HTTPSConnection(self.name, timeout=timeout, context=self.trust)
+        plain = socket.create_connection((self.address, 443), timeout)
+        connection.sock = self.trust.wrap_socket(plain, server_hostname=self.name)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return Answer(answer.status, answer.getheader("X-Release"), answer.read().decode(errors="replace"))
+        finally:
+            connection.close()
+
+    def wait(self, seconds: float, path: str = "/readyz", release: str | None = None) -> float:
+        """Wait until it answers 200, from the given release; return how long that took."""
+        begun = time.monotonic()
+        last = "nothing"
+        while time.monotonic() - begun < seconds:
+            try:
+                answer = self.get(path, timeout=2)
+            except (OSError, http.client.HTTPException) as error:
+                last = repr(error)
+            else:
+                last = f"{answer.status} from {answer.release}"
+                if answer.status == 200 and release in (None, answer.release):
+                    return time.monotonic() - begun
+            time.sleep(0.1)
+        pytest.fail(f"after {seconds} s the edge still answered {last}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a playbook ended."""
+
+    code: int
+    output: str
+
+    @property
+    def closing(self) -> str:
+        """The last line, which says what happened."""
+        return self.output.strip().splitlines()[-1]
+
+
+class Operations:
+    """What people type."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts = facts
+
+    def playbook(self, name: str, *extra: str, cwd: Path = ROOT) -> Run:
+        # Group variables lie beside playbooks/; for other playbooks, beside this other inventory of the same hosts.
+        inventory = "inventories/lab" if name.startswith("playbooks/") else ".config/molecule/inventory"
+        program = Path(sys.executable).with_name("ansible-playbook")
+        command = [str(program), "-i", str(ROOT / inventory), str(ROOT / name), *extra]
+        environment = {
+            **os.environ,
+            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_NOCOLOR": "1",
+            "SLIPWAY_LAB": LAB,
+        }
+        done = subprocess.run(
+            command,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        return Run(done.returncode, done.stdout)
+
+    def deploy(self, artifact: str, *extra: str, cwd: Path = ROOT) -> Run:
+        return self.playbook("playbooks/deploy.yml", "-e", f"release_artifact={artifact}", *extra, cwd=cwd)
+
+    def rollback(self, release: str = "") -> Run:
+        return self.playbook("playbooks/rollback.yml", *(["-e", f"release_id={release}"] if release else []))
+
+    def as_deployer(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Log in to app1 with the deploy key and run a command line."""
+        return subprocess.run(
+            ["ssh", "-F", self.facts["ssh_config"], "deployer@app1", *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def releasectl(self, *words: str) -> dict[str, Any]:
+        done = self.as_deployer("sudo", "-n", "/usr/local/sbin/releasectl", *words, "--json")
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+
+    def status(self) -> dict[str, Any]:
+        return self.releasectl("status")
+
+    def live(self) -> str | None:
+        live = self.status()["live"]
+        return live["release"] if live else None
+
+
+@pytest.fixture(scope="session")
+def edge(lab: dict[str, Any]) -> Edge:
+    return Edge(lab)
+
+
+@pytest.fixture(scope="session")
+def ops(lab: dict[str, Any]) -> Operations:
+    return Operations(lab)
+
+
+@pytest.fixture(scope="session")
+def cargo() -> dict[str, dict[str, Any]]:
+    """Releases to try things with: see lab/cargo.py."""
+    names = ["good-1", "good-2", "good-3", "bad", "crash"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "lab/cargo.py"), *names],
+        env={**os.environ, "SLIPWAY_LAB": LAB},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    packed: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return packed
+
+
+@pytest.fixture
+def live(ops: Operations, edge: Edge, cargo: dict[str, dict[str, Any]]) -> str:
+    """The id of a release that is live and serves: what is there, or else good-1."""
+    release = ops.live()
+    if release is None:
+        run = ops.deploy(cargo["good-1"]["artifact"])
+        assert run.code == 0, run.output
+        release = str(cargo["good-1"]["id"])
+    edge.wait(30, release=release)
+    return release
