@@ -16,7 +16,7 @@ from benchmarks.site import Site, load_average
 from benchmarks.story import ROOT, StepFailed, Story, table
 from lab.cargo import variants
 
-RATE = 120.0
+RATE = 100.0
 STEADY_SECONDS = 5.0
 STEPS = 9
 INVENTORY = ("-i", "inventories/lab")
@@ -51,6 +51,11 @@ class Demo:
             self.under_load()
         except (StepFailed, LoadError, KeyboardInterrupt) as error:
             story.failed(error)
+            if self.result:
+                total = self.result["total"]
+                story.say(f"Until then {total['sent']} requests were sent and {total['lost']} lost.")
+                story.say("\n".join(f"    {loss}" for loss in total["examples"]))
+                self.save(time.time() - self.began)
             return 1
         finally:
             if self.site is not None:
@@ -65,6 +70,7 @@ class Demo:
         with story.step("Start two bare hosts: app1 and data1"):
             story.run(["lab/lab.py", "up"])
             self.site = Site.of_lab(self.lab)
+            self.site.end_what_was_cut_short()
         with story.step("Bootstrap: an admin account, and root barred (bootstrap.yml)"):
             playbook(story, "bootstrap")
         with story.step("Converge both hosts (site.yml)") as step:
@@ -98,8 +104,9 @@ class Demo:
             try:
                 self.release_under_load(load)
             finally:
+                # Also when a step failed: what was lost until then may say why.
                 story.aside = str
-            self.result = self.witnessed["result"] = load.stop()
+                self.result = self.witnessed["result"] = load.stop()
 
     def release_under_load(self, load: Load) -> None:
         story = self.story
@@ -205,7 +212,7 @@ class Demo:
             "seconds": round(elapsed, 1),
             "steps": [{"title": s.title, "seconds": round(s.seconds, 1), "note": s.note} for s in self.story.steps],
             "load": self.result,
-            "nginx": self.witnessed["nginx"],
+            "nginx": self.witnessed.get("nginx"),
         }
         (self.reports / "demo.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 

@@ -68,14 +68,14 @@ class Plan:
         return _spread(number, _SILVER) < self.new_share
 
     def kind(self, number: int) -> str:
-        """Slow ones first; of the others about half are pages, a quarter API calls, a quarter static files."""
+        """Slow ones first; of the others three tenths are pages, a fifth API calls, half static files."""
         place = _spread(number, _GOLDEN)
         if place < self.slow_share:
             return "slow"
-        quarter = (place - self.slow_share) / (1 - self.slow_share) * 4
-        if quarter >= 3:
+        tenth = (place - self.slow_share) / (1 - self.slow_share) * 10
+        if tenth >= 5:
             return "static" if self.static or self.follow_static else "page"
-        return "api" if quarter >= 2 and self.api else "page"
+        return "api" if tenth >= 3 and self.api else "page"
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
