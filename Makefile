@@ -15,7 +15,7 @@ SWITCHES ?= 50
 export SLIPWAY_LAB := $(LAB)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup check test test-full demo bench artifact lab-up lab-down lab-ssh clean
+.PHONY: help setup check test test-full demo bench artifact lab-up lab-down lab-ssh lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -58,6 +58,10 @@ lab-down: ## remove the lab and all that is its own (LAB=name)
 lab-ssh: ## a root shell on a lab host (HOST=app1)
 	@bin/setup
 	@lab/lab.py ssh $(HOST)
+
+lock: ## resolve requirements.lock anew from pyproject.toml
+	@bin/setup
+	@bin/lock
 
 clean: ## remove every lab of this checkout, the tool set and all caches
 	@bin/clean

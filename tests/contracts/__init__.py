@@ -1,0 +1,1 @@
+"""What the parts owe each other."""
