@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,24 @@ def remove_cgroups(container_id: str) -> None:
     """Remove the empty branches that a removed container's systemd leaves in the machine's tree."""
     if len(container_id) != 64:
         return
-    for branch in CGROUPS.glob(f"*/docker/{container_id}"):
+    branches = [*CGROUPS.glob(f"docker/{container_id}"), *CGROUPS.glob(f"*/docker/{container_id}")]
+    for branch in branches:
         for directory in sorted((p for p in branch.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
+            _remove_cgroup(directory)
+        _remove_cgroup(branch)
+
+
+def _remove_cgroup(directory: Path) -> None:
+    """The kernel is busy with one for a moment after its last process is gone."""
+    for _ in range(50):
+        try:
             directory.rmdir()
-        branch.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+    raise LabError(f"{directory} is still in use.")

@@ -15,7 +15,6 @@ from lab.state import Lab, write
 PASSWORDS = (
     "django_secret_key",
     "postgres_app_password",
-    "postgres_migrate_password",
     "redis_app_password",
 )
 
