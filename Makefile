@@ -15,7 +15,7 @@ SWITCHES ?= 50
 export SLIPWAY_LAB := $(LAB)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup check test test-full demo bench artifact lab-up lab-down lab-ssh lock clean
+.PHONY: help setup check test test-full prove demo bench artifact lab-up lab-down lab-ssh lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ test: ## check, then every Molecule scenario on lab hosts
 test-full: ## test, and the long ones (every kill point, many switches)
 	@bin/setup --engine
 	@SLIPWAY_LAB=$(TEST_LAB) bin/test --full
+
+prove: ## show that every role's scenario is red once the role does nothing
+	@bin/setup --engine
+	@bin/prove
 
 demo: ## the whole way on a local host: serve, release under load, refuse, roll back
 	@bin/demo
