@@ -124,7 +124,9 @@ class ActionModule(ActionBase):
             found = inspect(args["certificate"], args["private_key"], args["names"], args["prefix"], now)
         except Unfit as unfit:
             sentence = str(unfit)
-            result.update(failed=True, msg=f"{sentence[0].upper()}{sentence[1:]}, and run the playbook again.")
+            # A sentence that begins with a variable keeps its name as it is written.
+            begun = sentence if sentence.startswith(args["prefix"]) else sentence[0].upper() + sentence[1:]
+            result.update(failed=True, msg=f"{begun}, and run the playbook again.")
             return result
         result.update(changed=False, **found)
         if found["days_left"] < args["warn_days"]:

@@ -27,11 +27,17 @@ options:
     default: accepted
 """
 
+import re
 import shlex
 import subprocess
+import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+
+# sshd does not listen for a moment while it reloads: that is no answer to the question, and is asked again.
+RELOADING = re.compile(r"Connection (refused|reset|closed)")
+PATIENCE = 10
 
 
 def command(user: str, key: str | None, sudo: bool, hostvars: dict[str, Any]) -> list[str]:
@@ -61,6 +67,14 @@ def outcome(code: int, stderr: str, sudo: bool) -> tuple[str, str]:
     return "unreachable", said
 
 
+def attempt(argv: list[str], sudo: bool) -> tuple[str, str]:
+    try:
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        return "unreachable", "no answer within 60 s"
+    return outcome(done.returncode, done.stderr, sudo)
+
+
 class ActionModule(ActionBase):
     _supports_check_mode = True
     _requires_connection = False
@@ -82,13 +96,11 @@ class ActionModule(ActionBase):
         }
         hostvars["inventory_hostname"] = (task_vars or {})["inventory_hostname"]
         argv = command(args["user"], args["private_key_file"], args["sudo"], hostvars)
-        try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
-            )
-            state, said = outcome(done.returncode, done.stderr, args["sudo"])
-        except subprocess.TimeoutExpired:
-            state, said = "unreachable", "no answer within 60 s"
+        state, said = attempt(argv, args["sudo"])
+        deadline = time.monotonic() + PATIENCE
+        while state == "unreachable" and RELOADING.search(said) and time.monotonic() < deadline:
+            time.sleep(0.5)
+            state, said = attempt(argv, args["sudo"])
         result.update(changed=False, outcome=state, accepted=state == "accepted", said=said)
         if args["expect"] != "either" and state != args["expect"]:
             what = "with sudo" if args["sudo"] else "over ssh"

@@ -1,0 +1,55 @@
+"""What was altered by hand is named by --check, and mended by a run; nothing else is touched."""
+
+from __future__ import annotations
+
+from tests.outside import changes, play, secrets
+
+SITE = "playbooks/site.yml"
+
+
+def test_a_converged_host_has_nothing_to_change(lab):
+    done = play(lab, SITE, "--check", "--diff")
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert changes(done.stdout) == {"app1": 0, "data1": 0}
+
+
+def test_what_was_altered_by_hand_is_named_and_mended(lab, app1, data1):
+    app1.check_output("echo '# by hand' >>/etc/nginx/nginx.conf")
+    app1.check_output("chmod 0644 /etc/slipway/tls/privkey.pem")
+    app1.check_output("echo 'deployer ALL=(ALL) NOPASSWD: ALL' >>/etc/sudoers.d/20-slipway-deployers")
+    data1.check_output("systemctl disable --now redis-server")
+    app1.check_output("apt-get purge -qq -y lsof")
+
+    named = play(lab, SITE, "--check", "--diff")
+    assert named.returncode == 0, named.stdout[-2000:]
+    for trace in (
+        "/etc/nginx/nginx.conf", "-# by hand",
+        "/etc/slipway/tls/privkey.pem", "0644",
+        "/etc/sudoers.d/20-slipway-deployers",
+        "redis-server: enable, for", "redis-server: start, for",
+        "lsof",
+    ):  # fmt: skip
+        assert trace in named.stdout, trace
+    assert changes(named.stdout) == {"app1": 4, "data1": 1}
+    assert not app1.exists("lsof")
+    assert not data1.service("redis-server").is_running
+
+    mended = play(lab, SITE, "--diff")
+    assert mended.returncode == 0, mended.stdout[-2000:]
+    assert "by hand" not in app1.file("/etc/nginx/nginx.conf").content_string
+    assert app1.file("/etc/slipway/tls/privkey.pem").mode == 0o600
+    assert "ALL=(ALL)" not in app1.file("/etc/sudoers.d/20-slipway-deployers").content_string
+    assert data1.service("redis-server").is_running
+    assert data1.service("redis-server").is_enabled
+    assert app1.exists("lsof")
+
+    after = play(lab, SITE, "--check")
+    assert changes(after.stdout) == {"app1": 0, "data1": 0}
+
+    # What is secret is in none of what was printed.
+    printed = named.stdout + named.stderr + mended.stdout + mended.stderr
+    for name, value in secrets(lab).items():
+        if name.endswith("_certificate"):
+            continue
+        canary = value.splitlines()[1] if "PRIVATE KEY" in value else value
+        assert canary not in printed, name

@@ -1,0 +1,140 @@
+"""Looks at lab hosts as their users do: over ssh, HTTP and TLS, from the controller."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lab.secrets import Secrets
+from lab.state import Lab
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def secrets(lab: dict[str, Any]) -> dict[str, str]:
+    """The lab's secrets, opened."""
+    return Secrets(Lab(lab["name"])).values
+
+
+def ssh(lab: dict[str, Any], user: str, host: str, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """One command over a connection of its own."""
+    argv = ["ssh", "-F", lab["ssh_config"], "-o", "ControlPath=none", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"]
+    return subprocess.run(
+        [*argv, *options, "-l", user, host, command],
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+
+
+def play(lab: dict[str, Any], playbook: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of this repository against the lab, as an operator does."""
+    # Ansible looks for group_vars beside the playbook and the inventory; a scenario has none of its own.
+    inventory = "inventories/lab" if playbook.startswith("playbooks/") else ".config/molecule/inventory"
+    argv = ["ansible-playbook", "-i", inventory, playbook, *arguments]
+    if variables:
+        argv += ["-e", json.dumps(variables)]
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "SLIPWAY_LAB": lab["name"],
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+    }
+    return subprocess.run(
+        argv,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def changes(output: str) -> dict[str, int]:
+    """What the recap says was (or would be) changed on each host."""
+    recap = output.partition("PLAY RECAP")[2]
+    found = {}
+    for line in recap.splitlines():
+        name, _, counts = line.partition(":")
+        if "changed=" in counts:
+            found[name.strip()] = int(counts.split("changed=")[1].split()[0])
+    return found
+
+
+def context(ca: str | None, *versions: ssl.TLSVersion) -> ssl.SSLContext:
+    """A client that trusts one authority and no other, and speaks these versions of TLS."""
+    made = ssl.create_default_context(cafile=ca) if ca else ssl.create_default_context()
+    if versions:
+        if min(versions) < ssl.TLSVersion.TLSv1_2:
+            # OpenSSL's own policy would keep the client from asking.
+            made.set_ciphers("ALL:@SECLEVEL=0")
+        made.minimum_version, made.maximum_version = min(versions), max(versions)
+    return made
+
+
+@contextlib.contextmanager
+def tls(address: str, port: int, name: str, ca: str | None, *versions: ssl.TLSVersion) -> Iterator[ssl.SSLSocket]:
+    with (
+        socket.create_connection((address, port), timeout=10) as plain,
+        context(ca, *versions).wrap_socket(plain, server_hostname=name) as encrypted,
+    ):
+        yield encrypted
+
+
+def is_open(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+class Answer:
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.body = response.read()
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def request(
+    connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None, headers: dict[str, str]
+) -> Answer:
+    try:
+        connection.request(method, path, body=body, headers=headers)
+        return Answer(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def http_get(address: str, path: str = "/", **headers: str) -> Answer:
+    return request(http.client.HTTPConnection(address, 80, timeout=10), "GET", path, None, headers)
+
+
+def https(
+    lab: dict[str, Any],
+    path: str = "/",
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: dict[str, str] | None = None,
+    name: str | None = None,
+    address: str | None = None,
+) -> Answer:
+    """One request to the edge over a connection of its own, its certificate verified."""
+    name = name or lab["edge_name"]
+    connection = http.client.HTTPSConnection(name, 443, timeout=60, context=context(lab["ca"]))
+    plain = socket.create_connection((address or lab["edge_address"], 443), timeout=60)
+    connection.sock = context(lab["ca"]).wrap_socket(plain, server_hostname=name)
+    return request(connection, method, path, body, headers or {})
