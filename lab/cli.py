@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from lab import engine, files, hosts, image, network
 from lab.secrets import Secrets
@@ -44,6 +45,7 @@ def down(lab: Lab) -> None:
     with _alone(lab):
         hosts.refuse_strangers(lab)
         _end_connections(lab)
+        _forget_in_molecule(lab)
         hosts.remove(lab)
         network.remove(lab)
         for entry in lab.directory.iterdir():
@@ -102,6 +104,13 @@ def _end_connections(lab: Lab) -> None:
             stdin=subprocess.DEVNULL, capture_output=True, check=False,
         )  # fmt: skip
     shutil.rmtree(lab.control_paths)
+
+
+def _forget_in_molecule(lab: Lab) -> None:
+    """Molecule would not create again what it believes to stand."""
+    directory = lab.facts().get("molecule") if lab.facts_file.is_file() else ""
+    if directory:
+        (Path(directory) / "state.yml").unlink(missing_ok=True)
 
 
 @contextmanager

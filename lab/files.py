@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import Any
 
 import yaml
@@ -91,6 +92,8 @@ def write_facts(lab: Lab, image: str, addresses: dict[str, dict[str, str]], port
         "known_hosts": str(lab.known_hosts),
         "keys": {name: str(lab.keys / name) for name in KEYS},
         "reports": str(lab.reports),
+        # Where Molecule, if it is Molecule that calls, notes that it has created hosts.
+        "molecule": os.environ.get("MOLECULE_EPHEMERAL_DIRECTORY", ""),
     }
     write(lab.facts_file, json.dumps(facts, indent=2) + "\n")
     return facts

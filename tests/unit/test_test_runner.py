@@ -55,8 +55,8 @@ def test_a_green_scenario_that_did_nothing_is_a_failure(
 def test_a_step_that_fails_is_a_failed_case_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "REPORTS", tmp_path)
     record = run.Record()
-    run.step(record, "good", lambda log: "")
-    run.step(record, "bad", lambda log: "molecule ended with 2")
+    run.step(record, "good", lambda _: "")
+    run.step(record, "bad", lambda _: "molecule ended with 2")
     found = tally([tmp_path / "run.xml"])
     assert (found.passed, found.failed) == (1, ["run: run::bad"])
 
