@@ -266,8 +266,7 @@ def test_a_restarted_host_serves_what_it_served(lab, app1, ops, edge, two):
         time.sleep(0.5)
     assert ops.status()["live"]["release"] == two["id"]
     assert ops.status()["drift"] == []
-    run = ops.rollback(ops.status()["releases"][-1]["id"] if ops.status()["releases"][-1]["id"] != two["id"] else "")
-    assert run.code == 0, run.output
+    assert ops.rollback().code == 0
 
 
 def test_nothing_is_left_lying_about(app1, ops):
@@ -276,9 +275,7 @@ def test_nothing_is_left_lying_about(app1, ops):
     assert status["intent"] is None
     assert status["drift"] == []
     assert releases(app1) == {release["id"] for release in status["releases"]}
-    assert (
-        app1.check_output("systemctl --failed --no-legend --plain | grep -cE 'gunicorn|celery|releasectl|app' || :")
-        == "0"
-    )
+    failed = app1.check_output("systemctl --failed --no-legend --plain")
+    assert not [line for line in failed.splitlines() if line.startswith(("gunicorn", "celery", "releasectl", "app."))]
     generations = set(app1.check_output("ls /run/app").split()) - {"current.sock"}
     assert generations == {status["live"]["generation"]}

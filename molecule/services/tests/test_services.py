@@ -85,7 +85,7 @@ def test_the_settings_are_told_in_private(app1, generation):
     secret = app1.file("/etc/app/env/DJANGO_SECRET_KEY").content_string.strip()
     assert len(secret) >= 16
     assert secret not in app1.check_output("ps axww -o args")
-    assert secret not in app1.check_output(f"systemctl show gunicorn@{generation} celery-worker@{generation}")
+    assert secret not in app1.check_output(f"systemctl show gunicorn@{generation}.service")
     assert secret not in app1.check_output("journalctl -q -o cat --no-pager")
     pid = main_pid(app1, f"gunicorn@{generation}")
     assert f"DJANGO_SECRET_KEY={secret}" in app1.check_output(f"tr '\\0' '\\n' < /proc/{pid}/environ")
@@ -96,7 +96,8 @@ def test_the_worker_answers_and_does_work(app1, generation):
     release = generation.rpartition(".")[0]
     root = f"/opt/app/releases/{release}"
     run = app1.run(
-        f"systemd-run --quiet --wait --pipe --property=User=app --property=EnvironmentFile=/run/slipway/env/{generation}"
+        "systemd-run --quiet --wait --pipe --property=User=app"
+        f" --property=EnvironmentFile=/run/slipway/env/{generation}"
         f" --property=WorkingDirectory={root}/src --setenv=DJANGO_SETTINGS_MODULE=config.settings"
         f" {root}/venv/bin/celery --app config inspect ping --timeout 10"
     )
@@ -107,7 +108,7 @@ def test_the_worker_answers_and_does_work(app1, generation):
 def test_the_units_are_sound_and_the_app_starts_with_the_host(app1, generation):
     assert app1.check_output("systemctl is-enabled app.target app.service").split() == ["enabled", "enabled"]
     assert "app.target" in app1.check_output("systemctl list-dependencies --plain multi-user.target")
-    run = app1.run(f"systemd-analyze verify app.target app.service gunicorn@{generation} celery-worker@{generation}")
+    run = app1.run(f"systemd-analyze verify app.target app.service gunicorn@{generation}.service")
     ours = [line for line in run.stderr.splitlines() if re.search(r"app\.(target|service)|gunicorn@|celery", line)]
     assert not ours
 
