@@ -35,6 +35,7 @@ def until(seconds, condition, say):
 def test_exactly_one_generation_of_each_process_runs(app1, generation):
     wanted = [f"{kind}@{generation}.service" for kind in ("celery-beat", "celery-worker", "gunicorn")]
     until(60, lambda: running(app1) == wanted, lambda: f"{running(app1)} is not {wanted}")
+    assert running(app1) == wanted
 
 
 def test_gunicorn_has_the_workers_and_threads_that_were_set(app1, generation):
@@ -129,3 +130,4 @@ def test_a_killed_process_comes_back(app1, ops, live, process):
     before = main_pid(app1, unit)
     app1.check_output(f"kill -9 {before}")
     until(30, lambda: main_pid(app1, unit) not in ("0", before), lambda: f"{unit} did not come back")
+    assert main_pid(app1, unit) not in ("0", before)
