@@ -39,8 +39,14 @@ def ensure(lab: Lab, image: str, addresses: dict[str, dict[str, str]], port: int
         name = lab.container(host)
         if name not in known:
             say(f"creates {host}")
-            _create(lab, host, image, addresses[host], port)
-            engine.run("start", name)
+            try:
+                _create(lab, host, image, addresses[host], port)
+                engine.run("start", name)
+            except LabError:
+                # Its port may have been taken meanwhile: it goes, so that the next `up` chooses anew.
+                if engine.inspect("container", [name]):
+                    engine.run("rm", "--force", "--volumes", name)
+                raise
         elif not known[name]["State"]["Running"]:
             say(f"starts {host}")
             engine.run("start", name)
