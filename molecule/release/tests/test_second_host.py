@@ -22,9 +22,8 @@ def fleet(data1, live, tmp_path):
     """An inventory in which data1 is one of the app's hosts."""
     hosts = tmp_path / "hosts.yml"
     hosts.write_text("app: {hosts: {data1: {}}}\n")
-    data1.check_output(
-        "mkdir -p /opt/app && install -d -g deployers -m 1770 /opt/app/incoming && : > /run/stand-in.asked"
-    )
+    data1.check_output("mkdir -p /opt/app && install -d -g deployers -m 1770 /opt/app/incoming")
+    data1.check_output(": > /run/stand-in.asked")
     yield "-i", str(hosts)
     data1.check_output("rm -rf /opt/app /usr/local/sbin/releasectl /run/stand-in.*")
 
@@ -55,9 +54,7 @@ def test_a_host_without_releasectl_keeps_the_others_from_going_on(ops, edge, app
     assert run.code != 0
     assert "data1: releasectl is not on this host" in run.closing
     assert f"nothing was switched, {live} still serves" in run.closing
-    assert not app1.file(f"/opt/app/releases/{fresh['id']}").exists, (
-        "the half release is gone from the host that made it"
-    )
+    assert not app1.file(f"/opt/app/releases/{fresh['id']}").exists, "a host kept the half release"
     assert ops.status()["lease"] is None
     assert edge.get("/").release == live
 
