@@ -255,7 +255,7 @@ def test_gunicorn_killed_serves_again_within_five_seconds(app1, ops, edge, two):
     assert app1.check_output(f"systemctl show --property=MainPID --value gunicorn@{generation}") != pid
 
 
-def test_a_restarted_host_serves_what_it_served(lab, app1, ops, edge, two):
+def test_a_restarted_host_serves_what_it_served_and_can_switch(lab, app1, ops, edge, cargo, two):
     subprocess.run(
         ["docker", "restart", lab["hosts"]["app1"]["container"]], check=True, stdout=subprocess.DEVNULL, timeout=120
     )
@@ -266,7 +266,8 @@ def test_a_restarted_host_serves_what_it_served(lab, app1, ops, edge, two):
         time.sleep(0.5)
     assert ops.status()["live"]["release"] == two["id"]
     assert ops.status()["drift"] == []
-    assert ops.rollback().code == 0
+    run = ops.rollback(cargo["good-3"]["id"])
+    assert run.code == 0, run.output
 
 
 def test_nothing_is_left_lying_about(app1, ops):
