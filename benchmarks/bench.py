@@ -53,6 +53,10 @@ class Bench:
                 self.timings()
         except (StepFailed, LoadError, KeyboardInterrupt) as error:
             self.story.failed(error)
+            for phase in self.witnessed.get("result", {}).get("phases", []):
+                self.story.say(
+                    f"    {phase['name']}: {phase['sent']} sent, {phase['lost']} lost {phase['examples'][:2]}"
+                )
             return 1
         finally:
             if site is not None:
@@ -116,7 +120,7 @@ class Bench:
                     step.note = aside()
             finally:
                 self.story.aside = str
-            self.witnessed["result"] = load.stop()
+                self.witnessed["result"] = load.stop()
 
     def phase(self, load: Load, name: str, count: int, switch: Callable[[int], str]) -> None:
         load.mark(name)
@@ -125,7 +129,7 @@ class Bench:
             began = time.monotonic()
             release = switch(number)
             self.switch_seconds.setdefault(name, []).append(time.monotonic() - began)
-            self.site.wait_for(release)
+            self.site.wait_for(release, 60)
             self.story.progress(f"{number + 1} of {count}")
             self.rest(PAUSE)
         # The last old generation drains behind the switch: what it would lose belongs to this phase.

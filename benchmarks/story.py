@@ -62,6 +62,11 @@ class Story:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_bytes(b"")
 
+    def done(self, title: str, seconds: float) -> None:
+        """A step that was over before this program began."""
+        self.steps.append(Step(len(self.steps) + 1, title, seconds))
+        self._print(f"[{len(self.steps)}/{self.count}] {title}: {seconds:.1f} s")
+
     @contextlib.contextmanager
     def step(self, title: str) -> Iterator[Step]:
         step = Step(len(self.steps) + 1, title)
