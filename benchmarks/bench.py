@@ -26,6 +26,7 @@ INVENTORY = ("-i", "inventories/lab")
 RELEASECTL_CONFIG = "/etc/slipway/releasectl.json"
 PAUSE = 1.0  # seconds of plain load after each switch
 STEPS = 7
+DROP_IN = "/run/systemd/system/gunicorn@.service.d/bench.conf"
 
 
 class Bench:
@@ -115,8 +116,13 @@ class Bench:
                 with self.story.step(f"{self.others} times the plan's stop, relink, start") as step:
                     self.phase(load, "plan", self.others, self.plan)
                     step.note = aside()
-                with self.story.step(f"{self.others} switches with the drain taken out") as step, self.undrained():
-                    self.phase(load, "undrained", self.others, self.ours)
+                with self.story.step(f"{self.others} switches without waiting for connections") as step:
+                    with self.unwaiting():
+                        self.phase(load, "unwaiting", self.others, self.ours)
+                    step.note = aside()
+                with self.story.step(f"{self.others} switches with the drain taken out") as step:
+                    with self.unwaiting(), self.undrained():
+                        self.phase(load, "undrained", self.others, self.ours)
                     step.note = aside()
             finally:
                 self.story.aside = str
@@ -169,7 +175,19 @@ class Bench:
 
     @contextmanager
     def undrained(self) -> Iterator[None]:
-        """Old generations are stopped without waiting for those who are still connected."""
+        """Old generations end at once, whatever they have in hand."""
+        directory = DROP_IN.rpartition("/")[0]
+        self.site.sudo(
+            f"mkdir -p {directory}\nprintf '[Service]\\nKillSignal=SIGKILL\\n' > {DROP_IN}\nsystemctl daemon-reload\n"
+        )
+        try:
+            yield
+        finally:
+            self.site.sudo(f"rm -f {DROP_IN}\nrmdir --ignore-fail-on-non-empty {directory}\nsystemctl daemon-reload\n")
+
+    @contextmanager
+    def unwaiting(self) -> Iterator[None]:
+        """Old generations are told to stop without waiting until nobody is connected to them any more."""
         edit = (
             "python3 - <<'PYTHON'\n"
             "import json, pathlib\n"
@@ -234,7 +252,12 @@ class Bench:
     def summary(self) -> int:
         result = self.witnessed["result"]
         phases = {phase["name"]: phase for phase in result["phases"]}
-        titles = {"ours": "our switch", "plan": "stop, relink, start", "undrained": "our switch, no drain"}
+        titles = {
+            "ours": "our switch",
+            "plan": "stop, relink, start",
+            "unwaiting": "ours, not waiting",
+            "undrained": "ours, no drain",
+        }
         rows = [("way", "switches", "sent", "lost", "a switch", "why", "p50 ms", "p99 ms", "switch s")]
         for name, title in titles.items():
             phase, seconds = phases[name], self.switch_seconds[name]
@@ -277,8 +300,9 @@ class Bench:
         problems = self.problems(phases)
         for problem in problems:
             self.story.say(f"Failed: {problem}")
-        if not phases["undrained"]["lost"]:
-            self.story.say("Note: without the drain nothing was lost either, in this run and at this rate.")
+        for name in ("unwaiting", "undrained"):
+            if not phases[name]["lost"]:
+                self.story.say(f"Note: '{titles[name]}' lost nothing either, in this run and at this rate.")
         given = "" if self.lab == "lab" else f" LAB={self.lab}"
         self.story.say(f"The lab stays up: make lab-down{given} removes it. Numbers: {self.reports / 'bench.json'}")
         return 1 if problems else 0

@@ -4,6 +4,7 @@ set -euo pipefail
 root=/opt/baseline
 unit=/etc/systemd/system/baseline.service
 export UV_CACHE_DIR=/var/cache/baseline-uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
+export UV_SYSTEM_CERTS=1 # as a build of Slipway does: a host behind a proxy trusts what its owner said
 
 prepare() {
   mkdir -p "$root/releases"
