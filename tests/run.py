@@ -33,11 +33,12 @@ REPORTS = ROOT / ".lab" / LAB / "reports"
 # The order of a host's life. A scenario that is not named here comes last.
 ORDER = (
     "bootstrap", "site", "base", "deployers", "postgresql", "redis", "tls", "nginx", "runtime", "envdir", "services",
-    "release",
+    "release", "crash",
 )  # fmt: skip
 # The one that sets up what those after it stand on.
 FOUNDATION = ("bootstrap", "site")
 PATIENCE = 1500  # seconds for one scenario
+FULL_PATIENCE = 4 * 3600  # with the long tests
 LOG_LINES = 60  # of a failed step's log, on the terminal
 
 started = time.monotonic()
@@ -54,15 +55,16 @@ def scenarios() -> list[str]:
 
 def run(command: list[str], log: Path, environment: dict[str, str]) -> int:
     """Run a command with its output in a log. Whatever ends us, it does not outlive us."""
+    patience = FULL_PATIENCE if environment.get("SLIPWAY_TEST_FULL") else PATIENCE
     with log.open("wb") as output:
         process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             env={**os.environ, **environment}, start_new_session=True,
         )  # fmt: skip
         try:
-            return process.wait(timeout=PATIENCE)
+            return process.wait(timeout=patience)
         except subprocess.TimeoutExpired:
-            output.write(f"\nnot done after {PATIENCE} s\n".encode())
+            output.write(f"\nnot done after {patience} s\n".encode())
             return 124
         finally:
             if process.poll() is None:
