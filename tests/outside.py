@@ -46,6 +46,8 @@ def play(lab: dict[str, Any], playbook: str, *arguments: str, **variables: Any) 
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "SLIPWAY_LAB": lab["name"],
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        # Molecule asks for colours, which have no place in what is compared.
+        "ANSIBLE_FORCE_COLOR": "0",
         "ANSIBLE_NOCOLOR": "1",
     }
     return subprocess.run(
