@@ -133,11 +133,16 @@ def test_rollback_goes_to_what_was_live_before_by_the_record(ops, edge, one, two
 
 
 def test_a_second_rollback_does_not_swing_back(ops, edge, one, two):
+    earlier = ops.status()["previous"]  # on a lab that was used before, the record reaches further back
+    assert earlier != two["id"]
     run = ops.rollback()
-    assert run.code != 0
-    assert "no earlier release" in run.closing
-    assert two["id"] in run.closing
-    assert edge.get("/").release == one["id"]
+    assert edge.get("/").release == (earlier or one["id"])
+    if earlier is None:
+        assert run.code != 0
+        assert "no earlier release" in run.closing
+        assert two["id"] in run.closing
+    else:
+        assert ops.rollback(one["id"]).code == 0
 
 
 def test_rollback_to_a_named_one(ops, edge, two):
@@ -163,8 +168,8 @@ def test_a_pruned_one_is_refused_by_that_reason(app1, ops, edge, cargo, one, two
     three = cargo["good-3"]
     assert ops.deploy(three["artifact"]).code == 0
     answer = ops.releasectl("prune", "--keep=1")
-    assert answer["removed"] == [one["id"]], "the live and the previous one stay"
-    assert one["id"] not in releases(app1)
+    assert one["id"] in answer["removed"]
+    assert releases(app1) == {two["id"], three["id"]}, "the live and the previous one stay"
     run = ops.rollback(one["id"])
     assert run.code != 0
     assert "pruned" in run.closing
