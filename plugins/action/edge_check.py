@@ -77,7 +77,8 @@ def convince(addresses: list[str], question: Question, context: ssl.SSLContext, 
             wrong = ask(address, question, context, max(1.0, min(10.0, deadline - time.monotonic())))
             row = 0 if wrong else row + 1
             if wrong and time.monotonic() + PAUSE > deadline:
-                return f"{question.domain}{question.path} through {address} {wrong} (asked for {timeout:.0f} s)."
+                where = f"https://{question.domain}{question.path} through {address}"
+                return f"{where} {wrong} (asked for {timeout:.0f} s)."
             if wrong:
                 time.sleep(PAUSE)
     return ""
