@@ -89,7 +89,10 @@ def sweep(lab: dict[str, Any], app1: Any) -> Iterator[Callable[..., dict[str, An
     for unit in UNITS:
         host("rm", "-r", f"/run/systemd/system/{unit}@.service.d")
     host("systemctl", "daemon-reload")
-    if before is not None:
+    # What was live before is live again, unless it was pruned on the way.
+    status = json.loads(host("releasectl", "status", "--json"))
+    kept = {release["id"] for release in status["releases"]} - {status["live"]["release"]}
+    if before is not None and before["release"] in kept:
         host("releasectl", "activate", "--id", before["release"])
     host("rm", "-r", PLACE)
 
