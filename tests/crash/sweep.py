@@ -110,8 +110,9 @@ def killed(words: list[str], *how: str) -> dict[str, Any]:
     for line in done.stdout.splitlines():
         if line.startswith("{"):
             point = json.loads(line)
-    finished = (job.directory / "result.json").exists()
-    return {**point, "killed": done.returncode == 137, "finished": finished}
+    result = job.directory / "result.json"
+    answer = json.loads(result.read_text()) if result.exists() else None
+    return {**point, "killed": done.returncode == 137, "answer": answer}
 
 
 class Trouble(AssertionError):
@@ -186,7 +187,7 @@ class Sweep:
         self.tries += 1
         self.kills += outcome["killed"]
         current = self.live()
-        served = self.client.ask()
+        served = self.answered()
         if served not in (before, current):
             raise Trouble(f"after the kill {served or 'no release'} serves, neither {before} nor {current}")
         self.give_lease_back(token)
@@ -198,6 +199,12 @@ class Sweep:
             raise Trouble(f"answered by {strangers}")
         self.litter()
         return outcome
+
+    def answered(self) -> str:
+        try:
+            return self.client.ask()
+        except (OSError, http.client.HTTPException) as error:
+            raise Trouble(f"nothing serves: {type(error).__name__}: {error}") from None
 
     def give_lease_back(self, token: str) -> None:
         """The controller lives on when the verb had not begun or had ended; otherwise the lease is dead already."""
@@ -220,7 +227,7 @@ class Sweep:
         self.must("unlock", "--token", token)
         if self.live() != release:
             raise Trouble(f"{release} was deployed, {self.live()} is live")
-        if self.client.ask() != release:
+        if self.answered() != release:
             raise Trouble(f"{release} was deployed, but does not answer")
 
     def litter(self) -> None:
@@ -265,8 +272,8 @@ class Sweep:
     def record(self, verb: str) -> list[dict[str, Any]]:
         """Let the verb run to its end and list its state-changing calls."""
         outcome = self.one(verb, "--record", str(RECORD))
-        if outcome["killed"] or not outcome["finished"]:
-            raise Trouble(f"{verb} did not run to its end under the tracer: {outcome}")
+        if outcome["killed"] or not (outcome["answer"] and outcome["answer"]["ok"]):
+            raise Trouble(f"{verb} did not succeed under the tracer, unkilled: {outcome}")
         calls = [json.loads(line) for line in RECORD.read_text().splitlines()]
         RECORD.unlink()
         return calls
@@ -339,7 +346,7 @@ def at_calls(report: Report, points: int, every: bool, path: str) -> dict[str, i
 
 def at_random(report: Report, wanted: int) -> dict[str, int]:
     """At instants spread over the time that the verb takes."""
-    lasts = report.sweep.one(report.verb, "--kill-in", "60").get("seconds", 1.0)
+    lasts = report.sweep.one(report.verb, "--kill-in", "60")["seconds"]
     kills = tries = 0
     while kills < wanted and tries < 3 * wanted:
         tries += 1

@@ -119,9 +119,9 @@ class Verbs:
             self.say(line)
         for litter in build.sweep(self.config):
             self.say(f"removed {litter}, a release that was never finished")
-        handler: Callable[[], Answer] = getattr(self, f"do_{verb}")
         if verb == "reconcile":
             return {"changed": bool(done), "done": done, "message": "; ".join(done) or "Everything agrees."}
+        handler: Callable[[], Answer] = getattr(self, f"do_{verb}")
         return handler()
 
     def do_prepare(self) -> Answer:
