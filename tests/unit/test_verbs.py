@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+
 from releasectl import cli
 from releasectl.config import Config
 
