@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if (path / "tasks").is_dir())
 PATIENCE = 1500  # seconds for one scenario
 # Where Molecule was when it failed, and which tests said no.
-FAILED_ACTION = re.compile(r"➜ (\w+): Executed: Failed")
+FAILED_ACTION = re.compile(r"[➜>] (\w+): Executed: Failed")
 FAILED_TEST = re.compile(r"FAILED (?:\S*::)?(\w+)")
 
 
