@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.loadgen import Load, LoadError
 from benchmarks.site import ADMIN, Site, load_average
-from benchmarks.story import ROOT, Ran, StepFailed, Story, table
+from benchmarks.story import ROOT, Ran, StepFailed, Story, end_on_signals, table
 from lab.cargo import variants
 
 BASELINE = Path("benchmarks/baseline")
@@ -378,6 +378,7 @@ def main() -> int:
     options = parser.parse_args()
     if not 1 <= options.switches <= 1000:
         parser.error("--switches takes 1 to 1000")
+    end_on_signals()
     repeats = options.repeats or (5 if options.switches >= 20 else 3)
     return Bench(os.environ.get("SLIPWAY_LAB") or "lab", options.switches, repeats, options.rate).run()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.loadgen import Load, LoadError
 from benchmarks.site import Site, load_average
-from benchmarks.story import ROOT, StepFailed, Story, table
+from benchmarks.story import ROOT, StepFailed, Story, end_on_signals, table
 from lab.cargo import variants
 
 RATE = 100.0
@@ -242,6 +242,7 @@ def recap(output: str) -> str:
 
 
 def main() -> int:
+    end_on_signals()
     return Demo(os.environ.get("SLIPWAY_LAB") or "lab").run()
 
 

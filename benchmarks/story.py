@@ -48,6 +48,16 @@ class Step:
     begun: float = field(default_factory=time.monotonic)
 
 
+def end_on_signals() -> None:
+    """A closed terminal or a plain kill ends things as Ctrl-C does: no load and no playbook stays behind."""
+
+    def interrupt(number: int, _frame: object) -> None:
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
 class Story:
     """Prints the steps as they happen. `aside` adds a few words to the live line, such as the state of the load."""
 

@@ -1,7 +1,10 @@
 """What the demo and the bench conclude: a demo that cannot fail shows nothing, a bench that cannot measures nothing."""
 
 import io
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ from benchmarks.bench import Bench
 from benchmarks.demo import Demo, recap
 from benchmarks.loadgen.result import Outcome, summarize
 from benchmarks.site import Site
-from benchmarks.story import Ran, StepFailed, Story, table
+from benchmarks.story import ROOT, Ran, StepFailed, Story, table
 
 
 @pytest.fixture
@@ -56,6 +59,27 @@ def test_a_command_that_hangs_is_stopped(story: Story) -> None:
     with pytest.raises(StepFailed, match="too long"), story.step("Wait"):
         story.run(python("import time; time.sleep(60)"), timeout=0.3)
     assert story.steps[0].seconds == 0
+
+
+def test_a_kill_takes_what_runs_along(tmp_path: Path) -> None:
+    code = (
+        "import io, sys; from pathlib import Path;"
+        "from benchmarks.story import Story, end_on_signals; end_on_signals();"
+        f"story = Story(1, Path({str(tmp_path / 'log')!r}), io.StringIO());"
+        "story.run([sys.executable, '-c', 'import os, time; print(os.getpid(), flush=True); time.sleep(60)'])"
+    )
+    process = subprocess.Popen(python(code), stderr=subprocess.DEVNULL, cwd=ROOT)
+    deadline = time.monotonic() + 20
+    while not (lines := [line for line in read(tmp_path / "log") if line.isdigit()]) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(20) != 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(lines[0]), 0)
+
+
+def read(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def test_the_live_line_names_the_task_that_runs(story: Story) -> None:
