@@ -17,7 +17,7 @@ from .config import Config
 from .errors import Refusal
 from .events import timestamp
 from .files import remove_tree, sync_directory, write_json
-from .systemd import sandboxed
+from .systemd import run, sandboxed
 
 # What Django's ManifestStaticFilesStorage writes: name.<12 hexadecimal digits>.suffix
 HASHED = re.compile(r"\.[0-9a-f]{12}(\.|$)")
@@ -61,6 +61,8 @@ def sweep(config: Config) -> list[str]:
     removed = []
     for entry in os.scandir(config.releases):
         if entry.is_dir(follow_symlinks=False) and read(Path(entry.path)) is None:
+            # The verb died, what it had started in a unit of its own may still be writing.
+            run(["systemctl", "stop", *(f"releasectl-{step}-{entry.name}.service" for step in ("build", "static"))])
             remove_tree(Path(entry.path))
             removed.append(entry.name)
     staging = config.state / "staging"
