@@ -84,7 +84,8 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
 
 
 def _asked(hosts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    return [facts for facts in hosts.values() if went(facts.get("status")) and facts["status"].get("live")]
+    """Give the hosts that said what was live, even where that was the reason to refuse."""
+    return [facts for facts in hosts.values() if (facts.get("status") or {}).get("live")]
 
 
 class ActionModule(ActionBase):

@@ -204,6 +204,11 @@ def test_before_the_switch_the_sentence_says_that_nothing_was_switched():
     assert end["closing"] == "new was not deployed. No disk. Outcome: nothing was switched, old still serves."
 
 
+def test_what_is_live_is_named_even_when_it_is_the_reason():
+    end = verdict.close({"a": {"status": {"failed": True, **LIVE}, "trouble": {"msg": "old is live already."}}}, "old")
+    assert end["closing"].endswith("nothing was switched, old still serves.")
+
+
 def test_a_host_that_could_not_go_back_is_named():
     end = verdict.close({"a": host(activated=OK, trouble={"msg": "x"}, undone={"failed": True, "msg": "no"})}, "new")
     assert end["closing"].endswith("Outcome: a could not go back: no.")
