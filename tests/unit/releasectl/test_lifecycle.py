@@ -33,7 +33,7 @@ def test_a_switch_leaves_one_generation_of_each_process(host, systemd):
         assert systemd.running(process) == [f"{process}@b.2.service"]
 
 
-def test_the_old_scheduler_is_stopped_before_the_new_one_starts(host, systemd):
+def test_the_old_scheduler_is_told_to_stop_before_the_new_one_starts(host, systemd):
     host.activate("a", "me")
     host.activate("b", "me")
     stop = systemd.calls.index(("stop", "celery-beat@a.1.service"))

@@ -158,11 +158,13 @@ class Lifecycle:
         self.systemd.stop((u.name for u in old), block=False)
 
     def _beat(self, generation: Generation) -> None:
-        """Exactly one scheduler: the old one is seen dead before the new one starts."""
+        """Exactly one scheduler: the old one is told to stop, and the new one's launcher waits for the lock that the
+        old one holds as long as it lives.
+        """
         if BEAT not in self.config.processes:
             return
         old = [u for u in self.systemd.units() if u.process == BEAT and u.generation != generation]
-        self.systemd.stop(u.name for u in old)
+        self.systemd.stop((u.name for u in old), block=False)
         self.systemd.start(unit_name(BEAT, generation))
 
     # The switch
