@@ -19,6 +19,7 @@ from releasectl.events import Events
 from releasectl.lock import Locks
 from releasectl.settings import Settings, environment_file, read_envdir
 from releasectl.state import State, Store
+from releasectl.systemd import telling
 
 
 @pytest.mark.parametrize(
@@ -274,3 +275,25 @@ def test_a_broken_state_file_is_refused_by_name(tmp_path):
         store.path.write_text(content)
         with pytest.raises(Refusal, match=r"state\.json"):
             store.read()
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], None),
+        (["one", "two"], "two"),
+        (["ValueError: first", "  during", "KeyError: 'x'", "[INFO] bye"], "KeyError: 'x'"),
+        (["[ERROR] Worker failed to boot.", "[INFO] bye"], "[ERROR] Worker failed to boot."),
+        (
+            [
+                "error: Failed to fetch x",
+                "  cause: closed",
+                "  cause: No space left on device (os error 28)",
+                "hint: try",
+            ],
+            "error: Failed to fetch x; cause: No space left on device (os error 28)",
+        ),
+    ],
+)
+def test_the_line_that_says_why(lines, said):
+    assert telling(lines) == said

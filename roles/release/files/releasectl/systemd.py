@@ -51,16 +51,19 @@ class Unit:
 # The last line of a Python traceback, and what programs write before the reason.
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|ImproperlyConfigured)\b")
 LOUD = re.compile(r"\berror\b|\bcritical\b", re.IGNORECASE)
+CAUSE = re.compile(r"\s*(caused by|cause):", re.IGNORECASE)
 
 
 def telling(lines: Sequence[str]) -> str | None:
-    """The one line of an output that says best what went wrong: an exception, an error, or the last line."""
+    """What an output says of what went wrong, on one line: an exception, an error and its cause, or the last line."""
     raised = [line for line in lines if EXCEPTION.match(line)]
+    if raised:
+        return raised[-1].strip()[:300]
     loud = [line for line in lines if LOUD.search(line)]
-    for candidates, which in ((raised, -1), (loud, 0), (lines, -1)):
-        if candidates:
-            return candidates[which].strip()[:300]
-    return None
+    if loud:
+        causes = [line for line in lines[lines.index(loud[0]) + 1 :] if CAUSE.match(line)]
+        return "; ".join(line.strip()[:200] for line in (loud[0], *causes[-1:]))
+    return lines[-1].strip()[:300] if lines else None
 
 
 def unit_name(process: str, generation: object) -> str:
