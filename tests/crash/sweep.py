@@ -374,6 +374,9 @@ def main() -> int:
     report = Report(sweep, given.verb)
     counts: dict[str, int] = {}
     try:
+        if given.verb == "prune":
+            # What else is on the host goes first, or the calls that are counted would not be those that are tried.
+            sweep.must("prune", "--keep", "1")
         counts = (
             at_random(report, given.random) if given.random else at_calls(report, given.points, given.every, given.path)
         )
