@@ -95,16 +95,19 @@ def _apt_settings() -> str:
 
 
 def _mirrors() -> tuple[str, str]:
-    """The machine's mirrors of Debian and of its security updates; the public ones where it has none."""
+    """The machine's own mirrors of Debian and of its security updates."""
     places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     text = "\n".join(p.read_text() for p in places if p.is_file())
     text = re.sub(r"^\s*#.*$", "", text, flags=re.MULTILINE)
     main = re.search(r"https?://\S+/debian(?=/?\s)", text)
     security = re.search(r"https?://\S+/debian-security(?=/?\s)", text)
-    return (
-        main.group() if main else "http://deb.debian.org/debian",
-        security.group() if security else "http://deb.debian.org/debian-security",
-    )
+    if main is None or security is None:
+        raise LabError(
+            "No registry gave ubuntu:22.04, and this machine's apt names no mirror of Debian to build a base from: "
+            "let the engine reach a registry, or add Debian's archive and its security archive to "
+            "/etc/apt/sources.list.d."
+        )
+    return main.group(), security.group()
 
 
 def _build_ubuntu(distribution: str, say: Callable[[str], None]) -> str:

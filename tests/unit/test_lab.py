@@ -201,6 +201,12 @@ def test_without_a_registry_the_base_comes_from_the_apt_mirror(monkeypatch: pyte
     assert "Debian 12" in said[0]
 
 
+def test_without_a_registry_and_without_a_mirror_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    with pytest.raises(LabError, match="names no mirror of Debian"):
+        image._mirrors()
+
+
 def test_the_recipes_hash_changes_with_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for file in image.RECIPE.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
