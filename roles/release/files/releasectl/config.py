@@ -18,7 +18,6 @@ class Config:
     app_user: str = "app"
     app_group: str = "app"
     build_user: str = "app-build"
-    deploy_user: str = "deployer"
     domain: str = "localhost"
     python_version: str = "3.11"
     settings_module: str = "config.settings"

@@ -15,18 +15,14 @@ PROCESSES = ("gunicorn", "celery-worker", "celery-beat")
 RUNNING = ("active", "activating", "reloading")
 
 
-def run(
-    argv: Sequence[str], timeout: float | None = None, stdin: str | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of the host with a fixed environment; never through a shell."""
     return subprocess.run(
         list(argv),
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=timeout,
         check=False,
     )
 
