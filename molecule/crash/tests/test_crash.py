@@ -1,8 +1,9 @@
 """releasectl killed with -9 everywhere: what is live goes on serving, and the next deploy succeeds.
 
 Each verb is killed before and after its state-changing system calls, which a tracer finds by watching it, and at
-random instants (see tests/crash). Run alone (`molecule test -s crash`) or by `make test-full` it tries every call, but
-for long runs of one kind, and 200 instants; `make test` takes a sample, another one each time."""
+random instants (see tests/crash). `make test-full` tries every call and 200 instants; run alone (`molecule test -s crash`)
+it takes a few of each long run of one kind (a release's files, unpacked one by one), and `make test` a small sample,
+another one each time."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-SAMPLE = bool(os.environ.get("SLIPWAY_MOLECULE_SHARED")) and not os.environ.get("SLIPWAY_TEST_FULL")
+FULL = bool(os.environ.get("SLIPWAY_TEST_FULL"))
+SAMPLE = bool(os.environ.get("SLIPWAY_MOLECULE_SHARED")) and not FULL
 VERBS = ("activate", "rollback", "restart", "reconcile", "prepare", "migrate", "discard", "prune")
 RANDOM = {"activate": 60, "rollback": 40, "restart": 30, "prepare": 50, "prune": 20}
 POINTS, INSTANTS = (1, 2) if SAMPLE else (0, 0)
@@ -99,7 +101,7 @@ def sweep(lab: dict[str, Any], app1: Any) -> Iterator[Callable[..., dict[str, An
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_killed_before_and_after_its_calls(verb: str, sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    result = sweep(capsys, verb, *(["--points", str(POINTS)] if POINTS else []))
+    result = sweep(capsys, verb, *(["--every"] if FULL else []), *(["--points", str(POINTS)] if POINTS else []))
     assert result["troubles"] == [], "\n".join(result["troubles"])
     assert result["lost"] == 0
     assert result["requests"] > result["kills"]
