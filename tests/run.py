@@ -32,8 +32,12 @@ LAB = os.environ.get("SLIPWAY_LAB") or "molecule"
 REPORTS = ROOT / ".lab" / LAB / "reports"
 # The order of a host's life. A scenario that is not named here comes last.
 ORDER = (
-    "bootstrap", "site", "base", "deployers", "postgresql", "redis", "tls", "nginx", "runtime", "envdir", "services",
-    "release", "crash",
+    "bootstrap", "site",
+    "base", "guard", "deployers",
+    "postgresql", "redis",
+    "tls", "nginx",
+    "runtime", "envdir", "services", "release",
+    "crash",
 )  # fmt: skip
 # The one that sets up what those after it stand on.
 FOUNDATION = ("bootstrap", "site")

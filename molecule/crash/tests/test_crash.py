@@ -1,9 +1,9 @@
 """releasectl killed with -9 everywhere: what is live goes on serving, and the next deploy succeeds.
 
 Each verb is killed before and after its state-changing system calls, which a tracer finds by watching it, and at
-random instants (see tests/crash). `make test-full` tries every call and 200 instants; run alone (`molecule test -s crash`)
-it takes a few of each long run of one kind (a release's files, unpacked one by one), and `make test` a small sample,
-another one each time."""
+random instants (see tests/crash). `make test-full` tries every call and 200 instants; run alone (`molecule test -s
+crash`) it takes a few of each long run of one kind (a release's files, unpacked one by one), and `make test` a small
+sample, another one each time."""
 
 from __future__ import annotations
 
