@@ -28,7 +28,7 @@ options:
     description: Who logs in to prove it; the connecting user unless given.
     type: str
   private_key_file:
-    description: With which key; that of the connection unless given.
+    description: With which key; that of the connection unless given, and ssh's own choice when empty.
     type: path
   sudo:
     description: Whether the login must also have sudo without a password.
@@ -231,9 +231,11 @@ class ActionModule(ActionBase):
     def _login(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         """A new login, by the means that this connection was made by."""
         user = args["user"] or self._connection.get_option("remote_user") or self._play_context.remote_user
-        key = args["private_key_file"] or self._connection.get_option("private_key_file") or None
+        key = args["private_key_file"]
+        if key is None:
+            key = self._connection.get_option("private_key_file")
         task = self._task.copy()
-        task.args = {"user": user, "private_key_file": key, "sudo": args["sudo"], "expect": "either"}
+        task.args = {"user": user, "private_key_file": key or None, "sudo": args["sudo"], "expect": "either"}
         action = self._shared_loader_obj.action_loader.get(
             "ssh_login",
             task=task,
