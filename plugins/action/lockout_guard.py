@@ -169,7 +169,7 @@ class ActionModule(ActionBase):
         )
         if not answer.get("ok"):
             return {"failed": True, "msg": answer["message"]}
-        return {"because": args["because"], "seconds": int(seconds)}
+        return {"guard": "armed", "because": args["because"], "seconds": int(seconds)}
 
     def proven(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         login = self._login(args, variables)
@@ -182,7 +182,7 @@ class ActionModule(ActionBase):
         answer = self._guard("disarm", "--token", self._token)
         if not answer.get("ok"):
             return {"failed": True, "msg": f"the proof came too late. {answer['message']}"}
-        return {"said": f"{login['user']} logged in anew"}
+        return {"guard": "disarmed", "said": f"{login['user']} logged in anew"}
 
     def fired(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         reason = cause(args["failed_task"], args["failed_result"])

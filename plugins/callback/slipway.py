@@ -18,6 +18,7 @@ description:
   - An answer that is marked C(refused) is no error of the machinery, so where the task stands is not shown.
   - After the recap it prints the C(closing) that a task returned, or for a deploy or a rollback why it failed, with the
     C(journal) of what was refused above it.
+  - A host that was lost while its guard was armed (see the action M(lockout_guard)) is named last, with what it does.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
@@ -41,6 +42,8 @@ class CallbackModule(Default):
         self._closings: dict[str, None] = {}
         self._refusal: dict[str, Any] | None = None
         self._failures: dict[str, dict[str, Any]] = {}
+        self._guarded: dict[str, dict[str, Any]] = {}
+        self._cut_off: list[str] = []
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         super().v2_playbook_on_start(playbook)
@@ -48,6 +51,8 @@ class CallbackModule(Default):
 
     def v2_runner_on_ok(self, result: Any) -> None:
         super().v2_runner_on_ok(result)
+        if result.task.action == "lockout_guard" and result.result.get("guard"):
+            self._guarded[result.host.get_name()] = dict(result.result)
         if result.task.action not in SPEAKING:
             return
         if result.result.get("closing"):
@@ -70,10 +75,20 @@ class CallbackModule(Default):
     def v2_runner_on_unreachable(self, result: Any) -> None:
         super().v2_runner_on_unreachable(result)
         cause = " ".join(str(result.result.get("msg", "")).removeprefix("Task failed: ").split())
-        self._failures[result.host.get_name()] = {"msg": f"{result.host.get_name()} could not be reached: {cause}"}
+        name = result.host.get_name()
+        self._failures[name] = {"msg": f"{name} could not be reached: {cause}"}
+        guarded = self._guarded.get(name, {})
+        if guarded.get("guard") == "armed":
+            self._cut_off.append(
+                f"{name} was lost while {guarded['because']}. It puts everything back by itself, "
+                f"{guarded['seconds']} s after that began: wait, see `sudo /usr/local/libexec/slipway/guard status` "
+                "there, and run this again."
+            )
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
         super().v2_playbook_on_stats(stats)
+        for sentence in self._cut_off:
+            self._display.display(sentence, color=C.COLOR_ERROR)
         if not self._releasing:
             return
         bad = [h for h in stats.processed if stats.summarize(h)["failures"] or stats.summarize(h)["unreachable"]]

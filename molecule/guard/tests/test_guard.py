@@ -71,6 +71,17 @@ def test_what_bars_the_way_in_is_taken_back_and_the_play_says_so(lab, app1, befo
     assert status(app1)["last"]["outcome"] == "fired"
 
 
+def test_a_host_that_is_lost_with_the_connection_comes_back_and_is_named(lab, app1, before):
+    begun = time.monotonic()
+    done = play(lab, CUT_OFF, cut="connection", seconds=20)
+    assert done.returncode != 0
+    last = done.stdout.strip().splitlines()[-1]
+    assert last.startswith("app1 was lost while a test cuts the operator off (connection). It puts everything back")
+    assert wait_until_in(lab, app1, begun) < LIMIT
+    assert app1.check_output(FINGERPRINT) == before
+    assert status(app1)["last"]["why"] == "timer"
+
+
 def start(lab: dict[str, Any], **variables: Any) -> subprocess.Popen[bytes]:
     """A play that will be killed in the middle."""
     argv = [
