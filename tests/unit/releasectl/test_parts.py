@@ -170,6 +170,18 @@ def test_environment_files_are_root_only_against_umask(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_a_kill_left_of_other_generations_goes_and_what_is_in_the_making_stays(tmp_path):
+    settings = Settings(tmp_path / "env", tmp_path / "pins", tmp_path / "run")
+    settings.runtime.mkdir(parents=True)
+    settings.pins.mkdir()
+    for directory in (settings.pins, settings.runtime):
+        for name in ("a-1.1", ".a-1.1.new", "a-1.2", ".a-1.2.new", ".a-1.3.new"):
+            (directory / name).touch()
+    settings.forget_all_but({"a-1.2"})
+    for directory in (settings.pins, settings.runtime):
+        assert sorted(path.name for path in directory.iterdir()) == [".a-1.2.new", "a-1.2"]
+
+
 def test_drain_waits_for_open_and_for_queued_connections(tmp_path):
     path = tmp_path / "s"
     listener = socket.socket(socket.AF_UNIX)

@@ -17,9 +17,19 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_name(name: str) -> str:
+    """Where ``name`` is written before it is renamed."""
+    return f".{name}.new"
+
+
+def final_name(name: str) -> str:
+    """What a file is, or was to become: a kill may have come before the rename."""
+    return name[1:-4] if name.startswith(".") and name.endswith(".new") else name
+
+
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` by ``data``; readers see the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(temporary_name(path.name))
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as stream:
@@ -40,7 +50,7 @@ def link_atomically(link: Path, target: str) -> bool:
     """Make ``link`` a symbolic link to ``target`` by one rename; return whether that changed anything."""
     if link.is_symlink() and os.readlink(link) == target:
         return False
-    temporary = link.with_name(f".{link.name}.new")
+    temporary = link.with_name(temporary_name(link.name))
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.rename(link)

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from .errors import Refusal
-from .files import link_name, write_atomically, write_json
+from .files import final_name, link_name, write_atomically, write_json
 from .names import Generation
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -89,9 +89,10 @@ class Settings:
             path.unlink(missing_ok=True)
 
     def forget_all_but(self, wanted: set[str]) -> None:
-        """Drop what generations outside of ``wanted`` left behind."""
+        """Drop what generations outside of ``wanted`` left behind, half-written files of theirs included."""
         for directory in (self.pins, self.runtime):
             with contextlib.suppress(FileNotFoundError):
                 for name in os.listdir(directory):
-                    if name not in wanted and not name.startswith("."):
+                    # One of a wanted generation may be in the making.
+                    if final_name(name) not in wanted:
                         (directory / name).unlink(missing_ok=True)
