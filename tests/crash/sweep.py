@@ -245,8 +245,9 @@ class Sweep:
         found = [f"drift: {line}" for line in status["drift"]]
         known = {release["id"] for release in status["releases"]}
         found += [f"half release {path.name}" for path in CONFIG.releases.iterdir() if path.name not in known]
-        places = (CONFIG.current.parent, CONFIG.run, CONFIG.state, CONFIG.private_run, CONFIG.static)
+        places = (CONFIG.current.parent, CONFIG.run, CONFIG.state, CONFIG.private_run)
         found += [f"file {path}" for place in places for path in place.glob(".*.new")]
+        found += [f"file {path}" for path in CONFIG.static.rglob(".*.new")]
         staging = CONFIG.state / "staging"
         found += [f"archive {path.name}" for path in (staging.iterdir() if staging.is_dir() else ())]
         generation = status["live"]["generation"]

@@ -16,7 +16,7 @@ from . import artifact
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
-from .files import remove_tree, sync_directory, write_json
+from .files import remove_tree, sync_directory, temporary_name, write_json
 from .systemd import run, sandboxed
 
 # What Django's ManifestStaticFilesStorage writes: name.<12 hexadecimal digits>.suffix
@@ -67,6 +67,9 @@ def sweep(config: Config) -> list[str]:
             removed.append(entry.name)
     staging = config.state / "staging"
     for left in staging.iterdir() if staging.is_dir() else ():
+        left.unlink()
+    # Half-copied, of a release that nobody may ever prepare again.
+    for left in config.static.rglob(temporary_name("*")):
         left.unlink()
     return removed
 
@@ -276,7 +279,7 @@ def publish_static(config: Config, directory: Path) -> None:
         if target.exists():
             continue
         target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.new")
+        temporary = target.with_name(temporary_name(target.name))
         shutil.copyfile(directory / "static" / relative, temporary, follow_symlinks=False)
         temporary.chmod(0o644)
         temporary.rename(target)
