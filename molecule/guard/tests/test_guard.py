@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -95,6 +96,14 @@ def start(lab: dict[str, Any], **variables: Any) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
+def descendants(pid: int) -> list[int]:
+    """What a process started, and what that did: Ansible's workers are in sessions of their own, and would live on."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        found += [int(child), *descendants(int(child))]
+    return found
+
+
 def cut_and_kill(lab: dict[str, Any], app1: Any, before: str, cut: str, seconds: int) -> None:
     """The controller dies after the cut and before the proof."""
     process = start(lab, cut=cut, seconds=seconds, hold=300)
@@ -104,7 +113,9 @@ def cut_and_kill(lab: dict[str, Any], app1: Any, before: str, cut: str, seconds:
             assert time.monotonic() < deadline, "nothing was cut"
             time.sleep(0.2)
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        for pid in (process.pid, *descendants(process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         process.wait()
     assert status(app1)["armed"] is not None
 
