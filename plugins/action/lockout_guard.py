@@ -155,13 +155,13 @@ class ActionModule(ActionBase):
         return {**result, **getattr(self, args["state"])(args, variables)}
 
     def armed(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
-        seconds = args["seconds"] or self._templar.template(variables.get("guard_seconds")) or DEFAULT_SECONDS
+        seconds = self._seconds(args, variables)
         answer = self._guard(
             "arm",
             "--token",
             self._token,
             "--seconds",
-            str(int(seconds)),
+            str(seconds),
             "--because",
             args["because"],
             "--by",
@@ -169,7 +169,7 @@ class ActionModule(ActionBase):
         )
         if not answer.get("ok"):
             return {"failed": True, "msg": answer["message"]}
-        return {"guard": "armed", "because": args["because"], "seconds": int(seconds)}
+        return {"guard": "armed", "because": args["because"], "seconds": seconds}
 
     def proven(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         login = self._login(args, variables)
@@ -187,7 +187,7 @@ class ActionModule(ActionBase):
     def fired(self, args: dict[str, Any], variables: dict[str, Any]) -> dict[str, Any]:
         reason = cause(args["failed_task"], args["failed_result"])
         answer = self._fire()
-        deadline = time.monotonic() + (args["seconds"] or DEFAULT_SECONDS) + GRACE
+        deadline = time.monotonic() + self._seconds(args, variables) + GRACE
         login = self._login(args, variables)
         while not login.get("accepted") and time.monotonic() < deadline:
             time.sleep(2)
@@ -203,6 +203,10 @@ class ActionModule(ActionBase):
             self._connection.reset()
             answer = self._fire()
         return {"failed": True, "msg": f"{reason} {told(self._host, answer, self._token, login['user'], args['hint'])}"}
+
+    def _seconds(self, args: dict[str, Any], variables: dict[str, Any]) -> int:
+        """How long a change may stay unproven, and so how long the host may take to put it back by itself."""
+        return int(args["seconds"] or self._templar.template(variables.get("guard_seconds")) or DEFAULT_SECONDS)
 
     def _fire(self) -> dict[str, Any] | None:
         """Put everything back at once. Nothing when the connection or sudo went with the change: the host does it."""

@@ -148,6 +148,7 @@ class Snapshot:
             if os.path.islink(path) and os.readlink(path) == member.linkname:
                 return False
             new = beside(path)
+            remove(new)
             os.symlink(member.linkname, new)
             os.lchown(new, member.uid, member.gid)
             if os.path.isdir(path) and not os.path.islink(path):
@@ -225,8 +226,7 @@ def set_attributes(path: str, wanted: tuple[int, int, int]) -> bool:
 def replace(path: str, content: bytes, wanted: tuple[int, int, int]) -> None:
     """In one step; no reader sees half of it, nor a mode that is too wide."""
     new = beside(path)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(new)
+    remove(new)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(content)
@@ -300,7 +300,8 @@ class Guard:
                 record["because"] = f"{standing['because']}; {because}"
                 self._start_timer(token, seconds)
                 write_json(self.armed / "armed.json", record)
-                self._stop_timer(standing["token"], but=token)
+                if standing["token"] != token:
+                    self._stop_timer(standing["token"])
             self._clean_up()
         return {"ok": True, "armed": record, "kept_snapshot": standing is not None}
 
@@ -364,11 +365,10 @@ class Guard:
                 shutil.rmtree(path)
 
     def _start_timer(self, token: str, seconds: int) -> None:
-        unit = f"{UNIT}-{token}"
         # Armed again by the same run: the time begins anew.
-        run("systemctl", "stop", f"{unit}.timer")
+        self._stop_timer(token)
         code, said = run(
-            "systemd-run", "--quiet", "--collect", f"--unit={unit}", f"--on-active={seconds}",
+            "systemd-run", "--quiet", "--collect", f"--unit={UNIT}-{token}", f"--on-active={seconds}",
             "--timer-property=AccuracySec=100ms",
             "--description=Puts back what lets people in", "--property=Restart=on-failure", "--property=RestartSec=2",
             PROGRAM, "fire", "--token", token, "--why", "timer",
@@ -376,9 +376,8 @@ class Guard:
         if code:
             raise Refused(f"systemd took no timer, so nothing was armed: {said.decode(errors='replace').strip()}")
 
-    def _stop_timer(self, token: str, but: str = "") -> None:
-        if token != but:
-            run("systemctl", "stop", f"{UNIT}-{token}.timer")
+    def _stop_timer(self, token: str) -> None:
+        run("systemctl", "stop", f"{UNIT}-{token}.timer")
 
 
 def now() -> str:
