@@ -9,13 +9,14 @@ given_lab := $(or $(LAB),$(SLIPWAY_LAB))
 LAB := $(or $(given_lab),lab)
 # The tests have a lab of their own, so that they leave yours alone.
 TEST_LAB := $(or $(given_lab),molecule)
+VM_LAB := $(or $(given_lab),vm)
 HOST ?= app1
 SWITCHES ?= 50
 
 export SLIPWAY_LAB := $(LAB)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup check test test-full prove demo bench artifact lab-up lab-down lab-ssh lock clean
+.PHONY: help setup check test test-full vm-test prove demo bench artifact docs lab-up lab-down lab-ssh lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +36,9 @@ test: ## check, then every Molecule scenario on lab hosts
 test-full: ## test, and the long ones (every kill point, many switches)
 	@bin/setup --engine
 	@SLIPWAY_LAB=$(TEST_LAB) bin/test --full
+
+vm-test: ## a host as a real machine: auditd, AppArmor, the firewall, the guard, over reboots
+	@SLIPWAY_LAB=$(VM_LAB) bin/vm-test
 
 prove: ## show that every role's scenario is red once the role does nothing
 	@bin/setup --engine
@@ -62,6 +66,10 @@ lab-down: ## remove the lab and all that is its own (LAB=name)
 lab-ssh: ## a root shell on a lab host (HOST=app1)
 	@bin/setup
 	@lab/lab.py ssh $(HOST)
+
+docs: ## write the pages that are made from data (docs/ops/cis.md)
+	@bin/setup
+	@bin/docs
 
 lock: ## resolve requirements.lock anew from pyproject.toml
 	@bin/setup

@@ -16,6 +16,8 @@ from pathlib import Path
 from lab import engine, files, hosts, image, network
 from lab.secrets import Secrets
 from lab.state import HOSTS, ROOT, Lab, LabError, Progress
+from lab.vm import disk, machine
+from lab.vm.state import Guest
 
 
 def up(lab: Lab) -> None:
@@ -44,7 +46,9 @@ def down(lab: Lab) -> None:
     say = Progress()
     with _alone(lab):
         hosts.refuse_strangers(lab)
-        _end_connections(lab)
+        machine.stop(Guest.of(lab))
+        disk.forget(lab)
+        end_connections(lab)
         _forget_in_molecule(lab)
         hosts.remove(lab)
         network.remove(lab)
@@ -94,7 +98,7 @@ def _standing_image(lab: Lab) -> str:
     return str(found[0]["Config"]["Image"]) if len(found) == len(HOSTS) else ""
 
 
-def _end_connections(lab: Lab) -> None:
+def end_connections(lab: Lab) -> None:
     """Ansible keeps its ssh connections for a minute: end those to hosts that are going."""
     if not lab.control_paths.is_dir():
         return

@@ -10,7 +10,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from lab import pki
+from lab import outbound, pki
 from lab.secrets import Secrets
 from lab.state import EDGE_HOST, EDGE_NAME, HOSTS, ROOT, Lab, write
 
@@ -107,6 +107,7 @@ def write_inventory(lab: Lab, secrets: Secrets, addresses: dict[str, dict[str, s
         "lab_name": lab.name,
         "lab_ca_certificate": secrets.values["ca_certificate"],
         "lab_stranger_ca_certificate": secrets.values["stranger_ca_certificate"],
+        "lab_outbound": outbound.outbound(),
         "lab_edge_address": addresses[EDGE_HOST]["ipv4"],
         "lab_secrets": {
             name: secrets.vaulted(name)

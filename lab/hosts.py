@@ -148,6 +148,8 @@ def _create(lab: Lab, host: str, image: str, address: dict[str, str], port: int)
         "--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined",
         # /proc/sys can be written then, as on a server; net.* is the container's own.
         "--security-opt", "systempaths=unconfined",
+        # Loop devices stand in for volumes that a provider attaches.
+        "--device-cgroup-rule", "b 7:* rwm", "--device-cgroup-rule", "c 10:237 rwm",
         "--tmpfs", "/run", "--tmpfs", "/tmp:exec",  # noqa: S108
         "--stop-signal", "SIGRTMIN+3", "--env", "container=docker",
     ]  # fmt: skip

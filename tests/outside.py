@@ -133,10 +133,11 @@ def https(
     headers: dict[str, str] | None = None,
     name: str | None = None,
     address: str | None = None,
+    port: int = 443,
 ) -> Answer:
     """One request to the edge over a connection of its own, its certificate verified."""
     name = name or lab["edge_name"]
     connection = http.client.HTTPSConnection(name, 443, timeout=60, context=context(lab["ca"]))
-    plain = socket.create_connection((address or lab["edge_address"], 443), timeout=60)
+    plain = socket.create_connection((address or lab["edge_address"], port), timeout=60)
     connection.sock = context(lab["ca"]).wrap_socket(plain, server_hostname=name)
     return request(connection, method, path, body, headers or {})

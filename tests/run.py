@@ -33,11 +33,11 @@ REPORTS = ROOT / ".lab" / LAB / "reports"
 # The order of a host's life. A scenario that is not named here comes last.
 ORDER = (
     "bootstrap", "site",
-    "base", "guard", "deployers",
+    "base", "guard", "deployers", "hardening", "firewall",
     "postgresql", "redis",
     "tls", "nginx",
     "runtime", "envdir", "services", "release",
-    "crash",
+    "access", "patch", "audit", "crash",
 )  # fmt: skip
 # The one that sets up what those after it stand on.
 FOUNDATION = ("bootstrap", "site")
@@ -107,7 +107,7 @@ def step(record: Record, name: str, work: Callable[[Path], str]) -> None:
 
 
 def check(log: Path) -> str:
-    return "make check failed" if run(["bin/check"], log, {"REPORTS": str(REPORTS)}) else ""
+    return "make check failed" if run(["bin/check", "--scenarios"], log, {"REPORTS": str(REPORTS)}) else ""
 
 
 def scenario(name: str, full: bool) -> Callable[[Path], str]:

@@ -16,16 +16,16 @@ short_description: default output that ends with one sentence
 description:
   - As the callback V(default), but what the release lifecycle answers is shown as a sentence instead of as data.
   - An answer that is marked C(refused) is no error of the machinery, so where the task stands is not shown.
-  - After the recap it prints the C(closing) that a task returned, or for a deploy or a rollback why it failed, with the
-    C(journal) of what was refused above it.
+  - After the recap it prints the C(closing) that a task returned, or for a deploy, a rollback, an audit or a patch why
+    it failed, with the C(journal) of what was refused above it.
   - A host that was lost while its guard was armed (see the action M(lockout_guard)) is named last, with what it does.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
 """
 
-SPEAKING = ("releasectl", "edge_check", "release_check", "release_verdict")
-PLAYBOOKS = ("deploy", "rollback")
+SPEAKING = ("releasectl", "edge_check", "release_check", "release_verdict", "audit_plan", "audit_report")
+PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch")
 
 
 class CallbackModule(Default):
@@ -96,6 +96,9 @@ class CallbackModule(Default):
             for closing in self._closings:
                 self._display.display(f"{closing} ({time.monotonic() - self._started:.1f} s)", color=C.COLOR_OK)
             return
+        # An audit closes host by host: what is well on the others is told as well.
+        for closing in self._closings:
+            self._display.display(closing, color=C.COLOR_OK)
         answers = [self._refusal] if self._refusal else [self._failures[h] for h in bad if h in self._failures]
         said: dict[str, list[str]] = {}
         for answer in answers:

@@ -24,6 +24,10 @@ options:
       enabled:
         description: Whether it starts at boot. Without it that is left as it is.
         type: bool
+      started:
+        description: Whether it shall run now. Without it only its place at boot is looked at.
+        type: bool
+        default: true
       reload_after:
         description: Files, and directories with all below them, which the service reads again on reload.
         type: list
@@ -160,7 +164,8 @@ def plan(
     """
     active = state["ActiveState"] in ("active", "reloading")
     if service["only_if_active"] and not active:
-        return []
+        # It is left alone, but what starts it later shall start what is on disk.
+        return [("daemon-reload", "its unit file changed")] if state.get("NeedDaemonReload") == "yes" else []
     steps = []
     if state["LoadState"] == "masked":
         steps.append(("unmask", "it is masked"))
@@ -170,6 +175,8 @@ def plan(
         steps.append(("enable", "it does not start at boot"))
     if service["enabled"] is False and state.get("UnitFileState") in ("enabled", "enabled-runtime"):
         steps.append(("disable", "it starts at boot"))
+    if not service["started"]:
+        return steps
     if not active:
         steps.append(("start", "it is " + state["ActiveState"]))
         return steps
@@ -275,6 +282,7 @@ def main() -> None:
                 "options": {
                     "name": {"type": "str", "required": True},
                     "enabled": {"type": "bool"},
+                    "started": {"type": "bool", "default": True},
                     "reload_after": {"type": "list", "elements": "path", "default": []},
                     "restart_after": {"type": "list", "elements": "path", "default": []},
                     "validate": {"type": "str"},

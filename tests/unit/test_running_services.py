@@ -12,6 +12,7 @@ from plugins.modules import running_services as subject
 SERVICE = {
     "name": "nginx",
     "enabled": True,
+    "started": True,
     "only_if_active": False,
     "process_groups": ["app-edge"],
     "reload_replaces_processes": True,
@@ -99,3 +100,16 @@ def test_processes_are_seen_with_their_groups():
     # This very process is a child of its parent.
     _, groups = subject.children(os.getppid())[os.getpid()]
     assert os.getgid() in groups
+
+
+def test_what_shall_not_run_now_is_seen_to_at_boot_only():
+    inactive = {"ActiveState": "inactive", "UnitFileState": "disabled"}
+    assert steps(service={"started": False}, state=inactive) == ["enable"]
+    assert steps(service={"started": False, "enabled": False}, state={"ActiveState": "failed"}) == ["disable"]
+    assert steps(service={"started": False}, restart_file=("/etc/x", RELOADED + 99)) == []
+
+
+def test_a_service_that_waits_to_be_started_is_read_anew_and_left_alone():
+    waiting = {"ActiveState": "inactive"}
+    assert steps(service={"only_if_active": True}, state=waiting) == []
+    assert steps(service={"only_if_active": True}, state=waiting | {"NeedDaemonReload": "yes"}) == ["daemon-reload"]

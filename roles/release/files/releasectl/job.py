@@ -13,11 +13,25 @@ from pathlib import Path
 
 from .errors import Refusal
 from .files import write_json
-from .systemd import RUNNING, run
+from .systemd import CONFINED, RUNNING, run
 
 RESULT = "result.json"
 REQUEST = "request.json"
 LOG = "log"
+
+# A verb is root's and runs no code of a release itself: it unpacks, gives files to root, links, records, asks systemd.
+SANDBOX = (
+    *CONFINED,
+    "ProtectSystem=full",
+    "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER",
+    # It talks to systemd and to generations, both by sockets that are files.
+    "PrivateNetwork=yes",
+    "RestrictAddressFamilies=AF_UNIX",
+    "MemoryDenyWriteExecute=yes",
+    "UMask=0022",
+    "KillMode=control-group",
+    "StandardInput=null",
+)
 
 
 class Job:
@@ -53,8 +67,7 @@ class Job:
                 [
                     "systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={self.unit}",
                     f"--description=releasectl {request['verb']}",
-                    "--property=StandardInput=null", "--property=UMask=0022", "--property=KillMode=control-group",
-                    "--", *program, self.key,
+                    *(f"--property={item}" for item in SANDBOX), "--", *program, self.key,
                 ]
             )  # fmt: skip
             if started.returncode != 0:

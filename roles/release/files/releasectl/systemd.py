@@ -14,6 +14,28 @@ from .names import GENERATION, Generation
 PROCESSES = ("gunicorn", "celery-worker", "celery-beat")
 RUNNING = ("active", "activating", "reloading")
 
+# What nothing that we start in a transient unit needs, whoever it runs as; systemd.exec(5) for each.
+CONFINED = (
+    "NoNewPrivileges=yes",
+    "ProtectHome=yes",
+    "PrivateTmp=yes",
+    "PrivateDevices=yes",
+    "PrivateIPC=yes",
+    "ProtectClock=yes",
+    "ProtectHostname=yes",
+    "ProtectKernelLogs=yes",
+    "ProtectKernelModules=yes",
+    "ProtectKernelTunables=yes",
+    "ProtectControlGroups=yes",
+    "RestrictNamespaces=yes",
+    "RestrictRealtime=yes",
+    "RestrictSUIDSGID=yes",
+    "LockPersonality=yes",
+    "SystemCallArchitectures=native",
+    "SystemCallFilter=@system-service",
+    "SystemCallErrorNumber=EPERM",
+)
+
 
 def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of the host with a fixed environment; never through a shell."""
@@ -121,7 +143,7 @@ def sandboxed(
     A failure is refused with ``what`` in the sentence and the last 20 lines in ``journal``.
     """
     command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", f"--unit={unit}"]
-    for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0022"):
+    for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0077"):
         command += ["--property", item]
     command += [f"--setenv={name}={value}" for name, value in environment.items()]
     # A unit of that name may be left of a verb that was killed: it must not go on beside this one.

@@ -1,0 +1,59 @@
+"""Twenty controls, drawn by a seed, are broken by hand one by one; the audit names each, and site.yml mends each.
+
+The seed is printed; SLIPWAY_AUDIT_SEED=<seed> draws the same ones again."""
+
+from __future__ import annotations
+
+import os
+import random
+
+from plugins.auditing import catalogue
+from tests.outside import changes, play
+
+COUNT = 20
+
+
+def breakable(report, broken):
+    """The controls that were seen as they should be on this host, and that can be broken by hand."""
+    seen = {control["id"] for control in report["controls"] if control["result"] == "passed"}
+    return [control for control in broken if control.id in seen]
+
+
+def test_what_is_broken_by_hand_is_named_and_mended(lab, audit, as_root, capsys, record_property):
+    seed = os.environ.get("SLIPWAY_AUDIT_SEED") or str(random.randrange(1_000_000))
+    known = [control for control in catalogue.load().controls if control.breaks]
+    before = audit()
+    assert before.code == 0, before.output[-3000:]
+    hosts = {control.id: host for host in ("data1", "app1") for control in breakable(before.reports[host], known)}
+    candidates = [control for control in known if control.id in hosts]
+    assert len(candidates) >= COUNT
+    drawn = random.Random(seed).sample(candidates, COUNT)
+    record_property("seed", seed)
+    with capsys.disabled():
+        print(f"\nSLIPWAY_AUDIT_SEED={seed} draws {', '.join(control.id for control in drawn)}", flush=True)
+
+    last = dict(before.reports)
+    for control in drawn:
+        host = hosts[control.id]
+        as_root(host, control.breaks, before.reports[host]["variables"])
+        named = audit("--limit", host)
+        assert named.code != 0, f"{control.id} was broken by hand, and the audit passed (seed {seed})"
+        assert f"{host}: {control.id} {control.title}" in named.output or len(named.reports[host]["findings"]) > 19
+        report = named.reports[host]
+        # It is named, and nothing else is that was as it should be (but for what looks at the same thing).
+        failed = {one["id"] for one in report["controls"] if one["result"] == "failed"}
+        failed_before = {one["id"] for one in last[host]["controls"] if one["result"] == "failed"}
+        assert control.id in failed, f"{control.id} was broken by hand and is not named (seed {seed})"
+        assert failed - failed_before <= {control.id, *control.also}, f"{control.id} names others (seed {seed})"
+        last[host] = report
+
+    roles = sorted({control.where.partition("/")[0] for control in drawn})
+    done = play(lab, "playbooks/site.yml", "--tags", ",".join(roles))
+    assert done.returncode == 0, done.stdout[-3000:]
+    mended = audit()
+    assert mended.code == 0, f"site.yml did not mend all (seed {seed}): {mended.output[-3000:]}"
+    for control in drawn:
+        now = {one["id"]: one["result"] for one in mended.reports[hosts[control.id]]["controls"]}
+        assert now[control.id] == "passed"
+    after = play(lab, "playbooks/site.yml", "--check", "--tags", ",".join(roles))
+    assert changes(after.stdout) == {"app1": 0, "data1": 0}

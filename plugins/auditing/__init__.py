@@ -1,0 +1,1 @@
+"""What an audit looks for, what it found, and the page that says so: no Ansible in here."""
