@@ -113,7 +113,8 @@ def forget(host: Any, run: str) -> None:
     names = host.check_output(f"getent passwd | cut -d: -f1 | grep -e -{run}$; true").split()
     for name in names:
         host.check_output(
-            f"rm -f /etc/slipway/authorized_keys/{name}; pkill -9 -u {name}; userdel -rf {name} 2>&1; true"
+            f"rm -f /etc/slipway/authorized_keys/{name}; pkill -9 -u {name}; "
+            f"if [ -d /opt/app/incoming ]; then find /opt/app/incoming -user {name} -delete; fi; userdel -rf {name} 2>&1; true"
         )
     host.check_output("systemctl start slipway-access.timer")
 

@@ -93,6 +93,17 @@ def test_an_account_is_locked_for_passwords_and_not_for_keys(lab, app1):
             app1.check_output("rm /etc/sudoers.d/90-guessed; faillock --user guessed --reset")
 
 
+def test_who_guesses_a_password_cannot_touch_the_count(lab, app1):
+    with made(lab, app1, "guessed", PASSWORD), made(lab, app1, "guesser") as options:
+        ssh(lab, "guesser", "app1", "echo wrong | su guessed -c id; echo wrong | su -c id", *options)
+        try:
+            for name in ("guessed", "root"):
+                assert ssh(lab, "guesser", "app1", f"test -w /run/faillock/{name}", *options).returncode == 1
+                assert "su" in app1.check_output(f"faillock --user {name}")
+        finally:
+            app1.check_output("faillock --user guessed --reset; faillock --user root --reset")
+
+
 def change(host, old: str, new: str):
     """A user changes the password, by passwd."""
     return host.run(f"printf '%s\\n' '{old}' '{new}' '{new}' | runuser -u sailor -- passwd")

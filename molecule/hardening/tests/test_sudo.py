@@ -89,7 +89,7 @@ def test_the_records_are_rotated(app1):
     assert checked.rc == 0
     assert "weekly (52 rotations)" in checked.stderr
     # No file can be made to look old to it, for it minds the time of the last chmod as well: so the age is cut.
-    app1.check_output("sed 's/ 90d$/ 0/' /etc/tmpfiles.d/slipway-sudo.conf >/run/slipway-sudo-test.conf")
+    app1.check_output("sed 's/ 90d$/ 0/' /etc/tmpfiles.d/slipway-login.conf >/run/slipway-sudo-test.conf")
     app1.check_output("systemd-tmpfiles --clean /run/slipway-sudo-test.conf && rm /run/slipway-sudo-test.conf")
     assert app1.check_output("find /var/log/sudo-io -type f") == "/var/log/sudo-io/seq"
     assert app1.service("systemd-tmpfiles-clean.timer").is_running
