@@ -114,7 +114,8 @@ def forget(host: Any, run: str) -> None:
     for name in names:
         host.check_output(
             f"rm -f /etc/slipway/authorized_keys/{name}; pkill -9 -u {name}; "
-            f"if [ -d /opt/app/incoming ]; then find /opt/app/incoming -user {name} -delete; fi; userdel -rf {name} 2>&1; true"
+            f"if [ -d /opt/app/incoming ]; then find /opt/app/incoming -user {name} -delete; fi; "
+            f"userdel -rf {name} 2>&1; true"
         )
     host.check_output("systemctl start slipway-access.timer")
 

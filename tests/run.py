@@ -41,9 +41,13 @@ ORDER = (
 )  # fmt: skip
 # The one that sets up what those after it stand on.
 FOUNDATION = ("bootstrap", "site")
+# After those all roles are applied, and applying them again changes nothing: that is seen at once, not in a second run.
+SEQUENCE = "[create, prepare, converge, verify, destroy]"
 PATIENCE = 1500  # seconds for one scenario
 FULL_PATIENCE = 4 * 3600  # with the long tests
 LOG_LINES = 60  # of a failed step's log, on the terminal
+# Of a play that ran on a host: how much it changed.
+RECAP = re.compile(r"\b(app1|data1)\s+: ok=[1-9]\d*\s+changed=(\d+)")
 
 started = time.monotonic()
 
@@ -120,6 +124,8 @@ def scenario(name: str, full: bool) -> Callable[[Path], str]:
             # What Molecule believes to have created and prepared goes with the lab.
             "MOLECULE_EPHEMERAL_DIRECTORY": str(ROOT / ".lab" / LAB / "molecule"),
         }
+        if name not in FOUNDATION:
+            environment["SLIPWAY_MOLECULE_SEQUENCE"] = SEQUENCE
         code = run(["molecule", "test", "--scenario-name", name, "--destroy", "never"], log, environment)
         if code:
             return f"molecule ended with {code}"
@@ -130,12 +136,18 @@ def scenario(name: str, full: bool) -> Callable[[Path], str]:
 
 def judge(name: str, log: Path) -> str:
     """Molecule is content with a scenario that did nothing; we are not."""
-    recap = re.findall(r"\b(?:app1|data1)\s+: ok=(\d+)", log.read_text(errors="replace"))
-    if not any(int(count) for count in recap):
+    text = log.read_text(errors="replace")
+    if not RECAP.search(text):
         return "it ran on no host"
     report = REPORTS / f"{name}.xml"
     if not report.is_file() or not tally([report]).passed:
         return "it asserted nothing"
+    if name in FOUNDATION:
+        return ""
+    converge = text.partition(f"[{name} > converge] Executing")[2].partition(f"[{name} > converge] Executed")[0]
+    changed = {host: int(count) for host, count in RECAP.findall(converge)}
+    if not changed or any(changed.values()):
+        return f"to apply its roles again was to change something: {changed}"
     return ""
 
 

@@ -34,6 +34,7 @@ import ipaddress
 import shutil
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from xml.etree import ElementTree
 
@@ -121,13 +122,16 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail("nmap is not on this machine: sudo apt-get install nmap")
         host = (task_vars or {})["inventory_hostname"]
         wrong, said, found = [], [], {}
+        sources = {}
         for address in args["addresses"]:
             try:
-                source = args["source"] or own_address(address)
+                sources[address] = args["source"] or own_address(address)
             except OSError as error:
                 wrong.append(f"{address} of {host} cannot be reached from here: {error.strerror}.")
-                continue
-            states, rest = self._scan(address, args["ports"])
+        # A scan of what answers nothing is all waiting.
+        with ThreadPoolExecutor(max_workers=max(1, len(sources))) as pool:
+            scans = list(pool.map(lambda address: self._scan(address, args["ports"]), sources))
+        for (address, source), (states, rest) in zip(sources.items(), scans, strict=True):
             strangers, shut, silent = compare(expected(args["rules"], source), states, rest)
             opened = sorted(port for port, state in states.items() if state == "open")
             found[address] = opened

@@ -17,7 +17,11 @@ PASSED = '<testcase classname="c" name="good"/>'
 FAILED = '<testcase classname="c" name="bad"><failure message="no"/></testcase>'
 BROKEN = '<testcase classname="c" name="broken"><error message="no"/></testcase>'
 SKIPPED = '<testcase classname="c" name="later"><skipped/></testcase>'
-RECAP = "  │ app1                       : ok=3    changed=1    unreachable=0    failed=0\n"
+RECAP = "  │ app1                       : ok=3    changed=0    unreachable=0    failed=0\n"
+
+
+def converged(recap: str) -> str:
+    return f"INFO     [s > converge] Executing\n{recap}INFO     [s > converge] Executed: Successful\n"
 
 
 def report(path: Path, *cases: str) -> Path:
@@ -34,7 +38,13 @@ def test_the_tally_is_of_the_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("log", "cases", "verdict"),
     [
-        (RECAP, [PASSED], ""),
+        (converged(RECAP), [PASSED], ""),
+        (
+            converged(RECAP.replace("changed=0", "changed=1")),
+            [PASSED],
+            "to apply its roles again was to change something: {'app1': 1}",
+        ),
+        (RECAP, [PASSED], "to apply its roles again was to change something: {}"),
         ("skipping: no hosts matched\n", [PASSED], "it ran on no host"),
         (RECAP.replace("ok=3", "ok=0"), [PASSED], "it ran on no host"),
         (RECAP, [], "it asserted nothing"),

@@ -38,6 +38,7 @@ from tests.tally import tally
 HERE = Path(__file__).resolve().parent
 LOOK = ROOT / "lab" / "vm" / "recipe" / "look.py"
 STEPS = 13
+NAMED = 20  # cases that failed, on the terminal
 # A login takes seconds under emulation, and a module tens of them.
 PATIENT = {"ANSIBLE_TIMEOUT": "120"}
 # What an operator fears, twice: sshd lets nobody in any more, and neither does the firewall, now and after every boot.
@@ -128,13 +129,19 @@ class Run:
         words = [sys.executable, "-m", "pytest", "--quiet", "--no-header", "--tb=line", "-rN", f"--junit-xml={report}"]
         ran = self.story.run([*words, HERE], {"SLIPWAY_LAB": self.lab.name}, check=False)
         result = tally([report]) if report.is_file() else None
-        if result is None or result.failed:
+        stopped = self.outcome.get("stopped")
+        # Of a run that stopped, everything after it says the same; why was said there.
+        if result is None or (result.failed and not stopped):
             self.story.say(ran.output[-12000:])
         log = self.story.log.relative_to(ROOT)
         self.story.say(f"What was seen is in {self.reports.relative_to(ROOT)}, what was run in {log}")
         passed, failed = (result.passed, result.failed) if result else (0, ["no report"])
-        for name in failed:
+        for name in failed[:NAMED]:
             self.story.say(f"FAILED {name}")
+        if failed[NAMED:]:
+            self.story.say(f"FAILED and {len(failed) - NAMED} more, named in {report.relative_to(ROOT)}")
+        if stopped:
+            self.story.say(f"It stopped early: {str(stopped).splitlines()[0]}")
         self.story.say(f"{passed} passed, {len(failed)} failed")
         return 1 if failed or not passed else 0
 

@@ -81,7 +81,16 @@ def test_sets_and_rules_are_there_again_after_a_reboot(lab, app1, restart):
     assert is_open(lab["hosts"]["app1"]["ipv4"], 22)
 
 
-def test_a_lease_can_be_renewed_and_the_metadata_be_asked(app1):
+def test_a_lease_can_be_renewed_and_root_may_ask_the_metadata(app1):
     rules = live_rules(app1)
     assert "-A ufw-before-output -p udp -m udp --sport 68 --dport 67 -j ACCEPT" in rules
-    assert "-A ufw-user-output -d 169.254.169.254/32 -p tcp -m tcp --dport 80 -j ACCEPT" in rules
+    asked = [rule for rule in rules.splitlines() if "169.254.169.254" in rule]
+    assert len(asked) == 1
+    assert "--uid-owner 0 " in asked[0]
+
+
+def test_an_app_that_is_made_to_fetch_addresses_gets_no_metadata(app1):
+    """They often hold the keys of the provider's account."""
+    ask = "import socket; socket.create_connection((\"169.254.169.254\", 80), 3)"
+    done = app1.run(f"runuser -u nobody -- python3 -c '{ask}'")
+    assert "Connection refused" in done.stderr
