@@ -1,13 +1,14 @@
-"""Runs what is tested: `make check`, then every Molecule scenario, in the order of a host's life, on one lab.
+"""Runs what is tested: `make check`, then every Molecule scenario, in the order of a host's life.
 
-Each scenario is run by Molecule itself, as `molecule test -s NAME` runs it alone; what is shared is the hosts. The
-first ones set them up from bare, so those after find their roles applied, and prove that to apply them again changes
-nothing.
+Each scenario is run by Molecule itself, as `molecule test -s NAME` runs it alone; what is shared is the hosts. There
+are two labs, worked on side by side: most of a test's time is waiting for a host. On the first, scenarios set hosts up
+from bare; the second is set up as an operator would. So those after find their roles applied, and show that to apply
+them again changes nothing.
 
     bin/test                 everything
-    bin/test nginx release   these scenarios, on a lab that `site` has set up
+    bin/test nginx release   these scenarios, on labs that are whole
     bin/test --full          the long ones too
-    bin/test --keep          leave the lab standing
+    bin/test --keep          leave the labs standing
 """
 
 from __future__ import annotations
@@ -18,30 +19,32 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.story import end_on_signals
 from tests.tally import tally
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = os.environ.get("SLIPWAY_LAB") or "molecule"
 REPORTS = ROOT / ".lab" / LAB / "reports"
-# The order of a host's life. A scenario that is not named here comes last.
-ORDER = (
-    "bootstrap", "site",
-    "base", "guard", "deployers", "hardening", "firewall",
-    "postgresql", "redis",
-    "tls", "nginx",
-    "runtime", "envdir", "services", "release",
-    "access", "patch", "audit", "crash",
-)  # fmt: skip
-# The one that sets up what those after it stand on.
+# The one that makes whole hosts of bare ones, by scenarios of their own.
 FOUNDATION = ("bootstrap", "site")
-# After those all roles are applied, and applying them again changes nothing: that is seen at once, not in a second run.
+# What is done on each lab, in the order of a host's life: the host itself, and what it is there for. Each takes about
+# as long as the other. A scenario that is not named here comes last on the second.
+LANES = {
+    "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall", "access", "patch", "audit"),
+    "app": ("postgresql", "redis", "tls", "nginx", "runtime", "envdir", "services", "release", "crash"),
+}
+# On a whole lab all roles are applied, and applying them again changes nothing: that is seen at once, not in a second
+# run.
 SEQUENCE = "[create, prepare, converge, verify, destroy]"
 PATIENCE = 1500  # seconds for one scenario
 FULL_PATIENCE = 4 * 3600  # with the long tests
@@ -50,34 +53,64 @@ LOG_LINES = 60  # of a failed step's log, on the terminal
 RECAP = re.compile(r"\b(app1|data1)\s+: ok=[1-9]\d*\s+changed=(\d+)")
 
 started = time.monotonic()
+printing = threading.Lock()
 
 
 def say(text: str) -> None:
-    print(f"test: {time.monotonic() - started:6.1f} s  {text}", flush=True)
+    with printing:
+        print(f"test: {time.monotonic() - started:6.1f} s  {text}", flush=True)
 
 
 def scenarios() -> list[str]:
     found = {path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - {"default"}
-    return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+    named = [name for names in LANES.values() for name in names]
+    return [name for name in named if name in found] + sorted(found - set(named))
 
 
-def run(command: list[str], log: Path, environment: dict[str, str]) -> int:
-    """Run a command with its output in a log. Whatever ends us, it does not outlive us."""
-    patience = FULL_PATIENCE if environment.get("SLIPWAY_TEST_FULL") else PATIENCE
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, **environment}, start_new_session=True,
-        )  # fmt: skip
+class Commands:
+    """Commands with their output in a log. Whatever ends us, they do not outlive us."""
+
+    def __init__(self) -> None:
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.over = False
+
+    def run(self, command: list[str], log: Path, environment: dict[str, str]) -> int:
+        patience = FULL_PATIENCE if environment.get("SLIPWAY_TEST_FULL") else PATIENCE
+        with log.open("wb") as output:
+            if self.over:
+                return 130
+            process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+                env={**os.environ, **environment}, start_new_session=True,
+            )  # fmt: skip
+            self.running.add(process)
+            try:
+                return process.wait(timeout=patience)
+            except subprocess.TimeoutExpired:
+                output.write(f"\nnot done after {patience} s\n".encode())
+                return 124
+            finally:
+                end(process)
+                self.running.discard(process)
+
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """At the end of this none of them runs, and none begins any more."""
         try:
-            return process.wait(timeout=patience)
-        except subprocess.TimeoutExpired:
-            output.write(f"\nnot done after {patience} s\n".encode())
-            return 124
+            yield
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            self.over = True
+            for process in list(self.running):
+                end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+commands = Commands()
 
 
 class Record:
@@ -85,15 +118,18 @@ class Record:
 
     def __init__(self) -> None:
         self.suite = ElementTree.Element("testsuite", name="slipway")
+        self.writing = threading.Lock()
 
     def add(self, name: str, seconds: float, trouble: str) -> None:
-        case = ElementTree.SubElement(self.suite, "testcase", classname="run", name=name, time=f"{seconds:.1f}")
-        if trouble:
-            ElementTree.SubElement(case, "failure", message=trouble)
-        ElementTree.ElementTree(self.suite).write(REPORTS / "run.xml", encoding="unicode")
+        with self.writing:
+            case = ElementTree.SubElement(self.suite, "testcase", classname="run", name=name, time=f"{seconds:.1f}")
+            if trouble:
+                ElementTree.SubElement(case, "failure", message=trouble)
+            ElementTree.ElementTree(self.suite).write(REPORTS / "run.xml", encoding="unicode")
 
 
-def step(record: Record, name: str, work: Callable[[Path], str]) -> None:
+def step(record: Record, name: str, work: Callable[[Path], str]) -> str:
+    """Do it, and tell how it went; give the trouble."""
     say(f"{name} …")
     begun = time.monotonic()
     log = REPORTS / f"{name}.log"
@@ -102,36 +138,77 @@ def step(record: Record, name: str, work: Callable[[Path], str]) -> None:
     record.add(name, seconds, trouble)
     report = REPORTS / f"{name}.xml"
     counts = tally([report]) if report.is_file() else None
-    numbers = f"{counts.passed} passed, {len(counts.failed)} failed" if counts else "no report"
-    say(f"{name}: {trouble or 'ok'} ({numbers}, {seconds:.0f} s)")
+    numbers = f"{counts.passed} passed, {len(counts.failed)} failed, " if counts else ""
+    say(f"{name}: {trouble or 'ok'} ({numbers}{seconds:.0f} s)")
     if trouble and log.is_file():
         lines = log.read_text(errors="replace").splitlines()
-        print("\n".join(f"    {line}" for line in lines[-LOG_LINES:]), flush=True)
+        with printing:
+            print("\n".join(f"    {line}" for line in lines[-LOG_LINES:]), flush=True)
         say(f"{name}: the whole log is {log.relative_to(ROOT)}")
+    return trouble
 
 
 def check(log: Path) -> str:
-    return "make check failed" if run(["bin/check", "--scenarios"], log, {"REPORTS": str(REPORTS)}) else ""
+    return "make check failed" if commands.run(["bin/check", "--scenarios"], log, {"REPORTS": str(REPORTS)}) else ""
 
 
-def scenario(name: str, full: bool) -> Callable[[Path], str]:
-    def work(log: Path) -> str:
-        environment = {
-            "SLIPWAY_MOLECULE_SHARED": "1",
-            "SLIPWAY_TEST_FULL": "1" if full else "",
+class Lane:
+    """One lab, and what is done on it, one after the other."""
+
+    def __init__(self, name: str, chosen: list[str]) -> None:
+        self.name = name
+        self.lab = LAB if name == "host" else f"{LAB}-{name}"
+        # Hosts are made whole by the scenarios that are about it, or in the same way without their tests.
+        by_scenario = name == "host"
+        self.scenarios = [*(FOUNDATION if by_scenario else ()), *(one for one in chosen if one not in FOUNDATION)]
+        self.set_up = not by_scenario
+        self.environment = {
+            "SLIPWAY_LAB": self.lab,
             "ANSIBLE_NOCOLOR": "1",
             "NO_COLOR": "1",
+        }
+
+    def make(self, command: str) -> None:
+        subprocess.run(["lab/lab.py", command], cwd=ROOT, check=True, env={**os.environ, **self.environment})
+
+    def run(self, record: Record, full: bool) -> None:
+        if self.set_up and step(record, f"set-up-{self.name}", self.operator):
+            # On hosts that are not whole, everything else would be red for no reason of its own.
+            return
+        for name in self.scenarios:
+            if commands.over:
+                return
+            step(record, name, self.scenario(name, full))
+
+    def operator(self, log: Path) -> str:
+        for playbook in ("bootstrap", "site"):
+            words = ["ansible-playbook", "--inventory=inventories/lab", f"playbooks/{playbook}.yml"]
+            code = commands.run(words, log, self.environment)
+            if code:
+                return f"{playbook}.yml ended with {code}"
+        return ""
+
+    def scenario(self, name: str, full: bool) -> Callable[[Path], str]:
+        own = ROOT / ".lab" / self.lab
+        environment = {
+            **self.environment,
+            "SLIPWAY_MOLECULE_SHARED": "1",
+            "SLIPWAY_TEST_FULL": "1" if full else "",
             # What Molecule believes to have created and prepared goes with the lab.
-            "MOLECULE_EPHEMERAL_DIRECTORY": str(ROOT / ".lab" / LAB / "molecule"),
+            "MOLECULE_EPHEMERAL_DIRECTORY": str(own / "molecule"),
         }
         if name not in FOUNDATION:
             environment["SLIPWAY_MOLECULE_SEQUENCE"] = SEQUENCE
-        code = run(["molecule", "test", "--scenario-name", name, "--destroy", "never"], log, environment)
-        if code:
-            return f"molecule ended with {code}"
-        return judge(name, log)
 
-    return work
+        def work(log: Path) -> str:
+            report = own / "reports" / f"{name}.xml"
+            report.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            code = commands.run(["molecule", "test", "--scenario-name", name, "--destroy", "never"], log, environment)
+            if report.is_file():
+                report.replace(REPORTS / report.name)
+            return f"molecule ended with {code}" if code else judge(name, log)
+
+        return work
 
 
 def judge(name: str, log: Path) -> str:
@@ -151,38 +228,53 @@ def judge(name: str, log: Path) -> str:
     return ""
 
 
+def lanes(chosen: list[str]) -> list[Lane]:
+    """Those that have something to do."""
+    rest = [name for name in chosen if not any(name in names for names in LANES.values())]
+    found = []
+    for lane, names in LANES.items():
+        own = [name for name in names if name in chosen] + (rest if lane == list(LANES)[-1] else [])
+        if own:
+            found.append(Lane(lane, own))
+    return found
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="only these")
     parser.add_argument("--full", action="store_true", help="the long tests too")
-    parser.add_argument("--keep", action="store_true", help="leave the lab standing")
+    parser.add_argument("--keep", action="store_true", help="leave the labs standing")
     parser.add_argument("--no-check", action="store_true", help="without `make check`")
     options = parser.parse_args()
     available = scenarios()
     unknown = sorted(set(options.scenarios) - set(available))
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(available)}")
-    chosen = [
-        name for name in available
-        if not options.scenarios or name in options.scenarios or name in FOUNDATION
-    ]  # fmt: skip
+    end_on_signals()
+    working = lanes([name for name in available if not options.scenarios or name in options.scenarios])
 
-    os.environ["SLIPWAY_LAB"] = LAB
     REPORTS.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in REPORTS.iterdir():
         old.unlink()
     record = Record()
     try:
-        if not options.no_check:
-            step(record, "check", check)
-        # From bare hosts, whatever an interrupted run left.
-        subprocess.run(["lab/lab.py", "down"], cwd=ROOT, check=True)
-        subprocess.run(["lab/lab.py", "up"], cwd=ROOT, check=True)
-        for name in chosen:
-            step(record, name, scenario(name, options.full))
+        with commands.ended():
+            if not options.no_check:
+                step(record, "check", check)
+            # From bare hosts, whatever an interrupted run left; one after the other, as they look for free ports.
+            for lane in working:
+                lane.make("down")
+                lane.make("up")
+            # Whatever stops us stops what the lanes wait for, and so the lanes, before the pool waits for them.
+            with ThreadPoolExecutor(max_workers=len(working)) as pool, commands.ended():
+                futures = [pool.submit(lane.run, record, options.full) for lane in working]
+                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
     finally:
         if not options.keep:
-            subprocess.run(["lab/lab.py", "down"], cwd=ROOT, check=False)
+            for lane in working:
+                subprocess.run(["lab/lab.py", "down"], cwd=ROOT, check=False, env={**os.environ, **lane.environment})
 
     result = tally(sorted(REPORTS.glob("*.xml")))
     for failure in result.failed:

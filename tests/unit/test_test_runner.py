@@ -76,7 +76,7 @@ def test_a_command_that_takes_too_long_is_ended_with_its_children(
 ) -> None:
     monkeypatch.setattr(run, "PATIENCE", 1)
     child = tmp_path / "child"
-    code = run.run(["sh", "-c", f"sleep 600 & echo $! > {child}; wait"], tmp_path / "log", {})
+    code = run.Commands().run(["sh", "-c", f"sleep 600 & echo $! > {child}; wait"], tmp_path / "log", {})
     assert code == 124
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline and alive(int(child.read_text())):

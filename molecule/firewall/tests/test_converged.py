@@ -91,6 +91,6 @@ def test_a_lease_can_be_renewed_and_root_may_ask_the_metadata(app1):
 
 def test_an_app_that_is_made_to_fetch_addresses_gets_no_metadata(app1):
     """They often hold the keys of the provider's account."""
-    ask = "import socket; socket.create_connection((\"169.254.169.254\", 80), 3)"
+    ask = 'import socket; socket.create_connection(("169.254.169.254", 80), 3)'
     done = app1.run(f"runuser -u nobody -- python3 -c '{ask}'")
     assert "Connection refused" in done.stderr

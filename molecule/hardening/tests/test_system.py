@@ -183,3 +183,15 @@ def test_no_log_but_the_journal(host):
     line = host.check_output("journalctl -t slipway-hardening-test -o json -n 1")
     assert json.loads(line)["MESSAGE"] == "one line"
     assert host.run("grep -rl 'slipway-hardening-test' /var/log --include='*.log' --include=syslog").stdout == ""
+
+
+def test_a_kernel_that_an_upgrade_brings_is_roots_alone_to_read(app1):
+    """As a kernel's package has its hooks run."""
+    app1.check_output(
+        "install -m 0644 /dev/null /boot/vmlinuz-0-test; install -m 0644 /dev/null /boot/System.map-0-test"
+    )
+    try:
+        app1.check_output("run-parts --exit-on-error --arg=0-test /etc/kernel/postinst.d")
+        assert app1.check_output("stat -c %a /boot/vmlinuz-0-test /boot/System.map-0-test").split() == ["600", "600"]
+    finally:
+        app1.check_output("rm /boot/vmlinuz-0-test /boot/System.map-0-test")
