@@ -46,7 +46,8 @@ def down(lab: Lab) -> None:
     say = Progress()
     with _alone(lab):
         hosts.refuse_strangers(lab)
-        machine.stop(Guest.of(lab))
+        for guest in (Guest.of(lab), Guest.twin_of(lab)):
+            machine.stop(guest)
         disk.forget(lab)
         end_connections(lab)
         _forget_in_molecule(lab)

@@ -40,9 +40,12 @@ FOUNDATION = ("bootstrap", "site")
 # What is done on each lab, in the order of a host's life: the host itself, and what it is there for. Each takes about
 # as long as the other. A scenario that is not named here comes last on the second.
 LANES = {
-    "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall", "access", "patch", "audit"),
-    "app": ("postgresql", "redis", "tls", "nginx", "runtime", "envdir", "services", "release", "crash"),
-}
+    "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall"),
+    "app": (
+        "postgresql", "redis", "tls", "nginx", "runtime", "envdir", "services", "release",
+        "access", "patch", "audit", "crash",
+    ),
+}  # fmt: skip
 # On a whole lab all roles are applied, and applying them again changes nothing: that is seen at once, not in a second
 # run.
 SEQUENCE = "[create, prepare, converge, verify, destroy]"

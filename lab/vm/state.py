@@ -31,6 +31,11 @@ class Guest:
     def of(cls, lab: Lab, processors: int = 2) -> Guest:
         return cls(lab.directory / "vm", processors=processors)
 
+    @classmethod
+    def twin_of(cls, lab: Lab) -> Guest:
+        """The same host once more, for what takes long and must not be in the way of reboots. It has one processor."""
+        return cls(lab.directory / "vm-twin", processors=1)
+
     @property
     def cidr(self) -> str:
         return f"{self.address}/{self.network.rpartition('/')[2]}"

@@ -55,13 +55,13 @@ def test_it_is_reached_from_this_machine_alone(guest: Guest) -> None:
     assert network.count("hostfwd") == network.count("127.0.0.1")
 
 
-@pytest.mark.parametrize(("accelerator", "processor"), [("kvm", "host"), ("tcg", "max,la57=off")])
+@pytest.mark.parametrize(("accelerator", "processor"), [("kvm", "host"), ("tcg", machine.EMULATED)])
 def test_emulation_and_kvm_differ_in_nothing_but_speed(guest: Guest, accelerator: str, processor: str) -> None:
     words = machine.command(guest, accelerator)
     assert pairs(words)["-cpu"] == processor
     assert pairs(words)["-accel"].startswith(accelerator)
     differing = set(words) ^ set(machine.command(guest, "tcg"))
-    assert differing <= {"kvm", "host", "tcg,thread=multi,tb-size=512", "max,la57=off"}
+    assert differing <= {"kvm", "host", "tcg,thread=multi,tb-size=512", machine.EMULATED}
 
 
 def test_ssh_goes_to_the_machine_and_to_nowhere_else(guest: Guest) -> None:
