@@ -68,6 +68,22 @@ def test_ufw_says_so_itself(app1):
     assert re.search(r"^5432,6379|5432,6379/tcp +ALLOW OUT", said, re.MULTILINE)
 
 
+def test_whoever_makes_the_sets_at_the_same_moment_all_succeed(app1):
+    """At boot UFW does, whose rules do not load otherwise, and the resolver; here after one was killed half-way."""
+    app1.check_output("cp -p /etc/slipway/firewall/sets /root/sets && ipset create slipway-pypi-4~ hash:ip")
+    try:
+        for seconds in (70001, 70002, 70003):
+            app1.check_output(f"sed -i -E '/^slipway/s/[0-9]+$/{seconds}/' /etc/slipway/firewall/sets")
+            create = "/usr/local/libexec/slipway/firewall-sets create"
+            app1.check_output(
+                f'set -e; for i in 1 2 3 4; do {create} & all="$all $!"; done; for i in $all; do wait $i; done'
+            )
+            assert f"timeout {seconds} " in app1.check_output("ipset list -t slipway-pypi-4")
+    finally:
+        app1.check_output("mv /root/sets /etc/slipway/firewall/sets && /usr/local/libexec/slipway/firewall-sets create")
+    assert "~" not in app1.check_output("ipset list -n")
+
+
 def test_sets_and_rules_are_there_again_after_a_reboot(lab, app1, restart):
     """An address that only an answer of long ago put there, and that no resolver will give now."""
     before = live_rules(app1)

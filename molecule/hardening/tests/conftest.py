@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-OPENING = (
+OPEN = (
     "if command -v iptables >/dev/null; then for chain in INPUT OUTPUT; do"
-    " iptables {0} $chain -j ACCEPT && ip6tables {0} $chain -j ACCEPT || exit 1; done; fi"
+    " iptables -I $chain -j ACCEPT && ip6tables -I $chain -j ACCEPT || exit 1; done; fi"
+)
+# A guard that fired, or a firewall that was loaded anew, has taken some away already; another may have put them back.
+CLOSE = (
+    "if command -v iptables >/dev/null; then for chain in INPUT OUTPUT; do for tables in iptables ip6tables; do"
+    " while $tables -C $chain -j ACCEPT 2>/dev/null; do $tables -D $chain -j ACCEPT; done; done; done; fi"
 )
 
 
@@ -17,8 +22,7 @@ OPENING = (
 def unfiltered(app1: Any, data1: Any) -> Iterator[None]:
     """Every packet passes UFW; fail2ban's own table, which is another one, still says no."""
     for host in (app1, data1):
-        host.check_output(OPENING.format("-I"))
+        host.check_output(OPEN)
     yield
     for host in (app1, data1):
-        # A guard that fired, or a firewall that was loaded anew, has taken them away already.
-        host.run(OPENING.format("-D"))
+        host.check_output(CLOSE)
