@@ -14,6 +14,11 @@ options:
     type: list
     elements: dict
     default: []
+  only:
+    description: The controls to plan for; empty, all of them.
+    type: list
+    elements: str
+    default: []
   container_limits:
     description: The hosts are containers; controls that need a kernel of the host's own are not seen.
     type: bool
@@ -36,14 +41,15 @@ from plugins.auditing import catalogue
 class ActionModule(ActionBase):
     _supports_check_mode = True
     _requires_connection = False
-    _VALID_ARGS = frozenset(("exceptions", "container_limits"))
+    _VALID_ARGS = frozenset(("exceptions", "container_limits", "only"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
         exceptions = self._task.args.get("exceptions") or []
+        only = [str(one) for one in self._task.args.get("only") or []]
         known = catalogue.load()
-        problems = [*known.problems, *catalogue.refused(exceptions, known)]
+        problems = [*known.problems, *catalogue.refused(exceptions, known), *catalogue.strangers(only, known)]
         result["changed"] = False
         if problems:
             # The last lines of the journal are shown; the first problem is the one to begin with.
@@ -52,7 +58,7 @@ class ActionModule(ActionBase):
             result.update(failed=True, refused=True, msg=sentence, journal=problems[1:20])
             return result
         planned = catalogue.plan(
-            known, exceptions, variables.get("group_names", []), bool(self._task.args.get("container_limits"))
+            known, exceptions, variables.get("group_names", []), bool(self._task.args.get("container_limits")), only
         )
         checks = [{"id": one["id"], "check": one["check"]} for one in planned if one["treatment"] == "check"]
         result.update(
@@ -61,6 +67,7 @@ class ActionModule(ActionBase):
             checks=checks,
             environment=self._environment(variables),
             exceptions=list(exceptions),
+            only=only,
         )
         return result
 

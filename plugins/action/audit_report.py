@@ -111,6 +111,7 @@ class ActionModule(ActionBase):
             "system": checked["system"],
             "actor": os.environ.get("SUDO_USER") or getpass.getuser(),
             "began": plan["began"],
+            "only": plan["only"],
             "seconds": checked["seconds"],
             "variables": plan["environment"],
             "lynis_wanted": args["lynis_wanted"],

@@ -228,18 +228,29 @@ def refused(exceptions: Any, catalogue: Catalogue) -> list[str]:
     return found
 
 
+def strangers(only: Iterable[str], catalogue: Catalogue) -> list[str]:
+    """What is wrong with audit_only: one sentence each."""
+    known = catalogue.by_id()
+    return [
+        f"audit_only names {one}, which is no control: docs/ops/cis.md lists them." for one in only if one not in known
+    ]
+
+
 def plan(
-    catalogue: Catalogue, exceptions: list[Mapping[str, str]], groups: Iterable[str], container_limits: bool
-) -> list[dict[str, Any]]:
-    """What to do about each control on a host of these groups.
+    catalogue: Catalogue, exceptions: list[Mapping[str, str]], groups: Iterable[str], container_limits: bool,
+    only: Iterable[str] = (),
+) -> list[dict[str, Any]]:  # fmt: skip
+    """What to do about each control (or about those named alone) on a host of these groups.
 
     `treatment` is check; or off and na (as the catalogue says), elsewhere (it is about other hosts), unseen (it needs
     a kernel of the host's own).
     """
     reasons = {str(entry["id"]): " ".join(str(entry["reason"]).split()) for entry in exceptions}
-    mine = set(groups)
+    mine, chosen = set(groups), set(only)
     planned = []
     for control in catalogue.controls:
+        if chosen and control.id not in chosen:
+            continue
         treatment = "check" if control.state == "done" else control.state
         if treatment == "check" and control.groups and not mine & set(control.groups):
             treatment = "elsewhere"

@@ -149,7 +149,8 @@ def earlier(directory: Path, host: str, troubles: list[str]) -> list[dict[str, A
     for path in sorted(directory.glob(f"*Z-{host}.json"), reverse=True):
         try:
             report = json.loads(path.read_text())
-            if report["host"] == host and report["schema"] == SCHEMA and isinstance(report["controls"], list):
+            whole = not report.get("only") and isinstance(report["controls"], list)
+            if report["host"] == host and report["schema"] == SCHEMA and whole:
                 found.append(report)
         except (OSError, ValueError, KeyError, TypeError) as error:
             troubles.append(f"{path.name} cannot be compared with: {type(error).__name__}")
@@ -167,7 +168,8 @@ def closing(report: Mapping[str, Any]) -> str:
     """One sentence about one host."""
     counts, lynis, compared = report["counts"], report["lynis"], report["compared"]
     seen = counts["passed"] + counts["failed"]
-    said = f"{report['host']}: {counts['passed']} of {seen} controls are as they should be"
+    asked = " that were asked for" if report.get("only") else ""
+    said = f"{report['host']}: {counts['passed']} of {seen} controls{asked} are as they should be"
     extras = [
         f"{counts[result]} {word}"
         for result, word in (("excepted", "excepted"), ("unseen", "not seen here"))
@@ -188,7 +190,7 @@ def closing(report: Mapping[str, Any]) -> str:
 
 def compose(facts: Mapping[str, Any], controls: list[dict[str, Any]], lynis: dict[str, Any] | None,
             before: list[dict[str, Any]], floor: int, unknown_fails: bool) -> dict[str, Any]:  # fmt: skip
-    """The whole report. `facts`: host, environment, commit, applied, system, began."""
+    """The whole report. `facts`: host, environment, commit, applied, system, began, only."""
     report: dict[str, Any] = {
         "schema": SCHEMA,
         **facts,
@@ -197,7 +199,7 @@ def compose(facts: Mapping[str, Any], controls: list[dict[str, Any]], lynis: dic
         "floor": floor,
         "counts": count(controls),
         "lynis": lynis,
-        "compared": compare(controls, lynis, before),
+        "compared": None if facts.get("only") else compare(controls, lynis, before),
         "findings": findings(controls, lynis, floor, unknown_fails),
         "controls": controls,
     }

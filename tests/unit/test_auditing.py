@@ -287,3 +287,13 @@ def test_exceptions_are_found_where_environments_set_them(tmp_path):
         "---\nsecret: !vault x\nhardening_exceptions:\n  - {id: '5.2.7', reason: the old backup}\n"
     )
     assert page.exceptions(tmp_path) == [("group_vars/production/main.yml", "5.2.7", "the old backup")]
+
+
+def test_some_controls_can_be_asked_for_alone() -> None:
+    known = catalogue.load()
+    planned = catalogue.plan(known, [], ["edge"], False, ["5.2.7"])
+    assert [control["id"] for control in planned] == ["5.2.7"]
+    assert catalogue.strangers(["5.2.7"], known) == []
+    assert catalogue.strangers(["9.9.9"], known) == [
+        "audit_only names 9.9.9, which is no control: docs/ops/cis.md lists them."
+    ]
