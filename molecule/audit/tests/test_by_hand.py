@@ -1,6 +1,7 @@
 """Twenty controls, drawn by a seed, are broken by hand one by one; the audit names each, and site.yml mends each.
 
-The seed is printed; SLIPWAY_AUDIT_SEED=<seed> draws the same ones again."""
+The seed is printed; SLIPWAY_AUDIT_SEED=<seed> draws the same ones again. In full (`make test-full`) all are broken, and
+the audit may name no other than what the catalogue says that a break breaks as well."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from plugins.auditing import catalogue
 from tests.outside import changes, play
 
 COUNT = 20
+FULL = bool(os.environ.get("SLIPWAY_TEST_FULL"))
 
 
 def breakable(report, broken):
@@ -38,7 +40,7 @@ def test_what_is_broken_by_hand_is_named_and_mended(lab, audit, as_root, capsys,
     hosts = {control.id: host for host in ("data1", "app1") for control in breakable(before.reports[host], known)}
     candidates = [control for control in known if control.id in hosts]
     assert len(candidates) >= COUNT
-    drawn = random.Random(seed).sample(candidates, COUNT)
+    drawn = random.Random(seed).sample(candidates, len(candidates) if FULL else COUNT)
     with capsys.disabled():
         print(f"\nSLIPWAY_AUDIT_SEED={seed} draws {', '.join(control.id for control in drawn)}", flush=True)
 
@@ -51,11 +53,12 @@ def test_what_is_broken_by_hand_is_named_and_mended(lab, audit, as_root, capsys,
         assert named.code != 0, f"{control.id} was broken by hand, and the audit passed (seed {seed})"
         assert f"{host}: {control.id} {control.title}" in named.output or len(named.reports[host]["findings"]) > 19
         report = named.reports[host]
-        # It is named, and nothing else is that was as it should be (but for what looks at the same thing).
+        # It is named, and, in full, nothing else is that was as it should be (but for what looks at the same thing).
         failed = {one["id"] for one in report["controls"] if one["result"] == "failed"}
         failed_before = {one["id"] for one in last[host]["controls"] if one["result"] == "failed"}
         assert control.id in failed, f"{control.id} was broken by hand and is not named (seed {seed})"
-        assert failed - failed_before <= {control.id, *control.also}, f"{control.id} names others (seed {seed})"
+        if FULL:
+            assert failed - failed_before <= {control.id, *control.also}, f"{control.id} names others (seed {seed})"
         last[host] = report
 
     roles = sorted({control.where.partition("/")[0] for control in drawn})
