@@ -29,7 +29,10 @@ def made(lab, host, name: str, password: str | None = None) -> Iterator[tuple[st
         yield ("-i", lab["keys"]["admin"])
     finally:
         take_key(host, name)
-        host.check_output(f"pkill -KILL -u {name}; userdel -r -f {name} 2>/dev/null")
+        # Old passwords are remembered by name, and would be of whoever bears it next.
+        host.check_output(
+            f"pkill -KILL -u {name}; userdel -r -f {name} 2>/dev/null; sed -i '/^{name}:/d' /etc/security/opasswd"
+        )
 
 
 @pytest.fixture
