@@ -35,7 +35,7 @@ ORDER = (
     "bootstrap", "site",
     "base", "guard", "deployers", "hardening", "firewall",
     "postgresql", "redis",
-    "tls", "nginx",
+    "tls", "nginx", "acme",
     "runtime", "envdir", "services", "release",
     "access", "patch", "audit", "crash",
 )  # fmt: skip

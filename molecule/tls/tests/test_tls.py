@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.outside import play, secrets
 
-CERTIFICATE = "/etc/slipway/tls/fullchain.pem"
-KEY = "/etc/slipway/tls/privkey.pem"
+CERTIFICATE = "/etc/slipway/tls/live/fullchain.pem"
+KEY = "/etc/slipway/tls/live/privkey.pem"
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
 
