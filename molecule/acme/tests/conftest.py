@@ -44,8 +44,9 @@ def responder(app1: Any) -> Iterator[dict[str, str]]:
     place = "/run/responder"
     script = f"""
         mkdir -p {place} && cd {place}
-        openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -keyout ca.key -out ca.pem -days 90 -subj /CN=Staple
-        openssl req -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -keyout leaf.key -out leaf.csr -subj /CN={NAME}
+        make="openssl req -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256"
+        $make -x509 -keyout ca.key -out ca.pem -days 90 -subj /CN=Staple
+        $make -keyout leaf.key -out leaf.csr -subj /CN={NAME}
         printf 'subjectAltName=DNS:{NAME}\nauthorityInfoAccess=OCSP;URI:http://127.0.0.1:8090\n' >ext
         openssl x509 -req -in leaf.csr -CA ca.pem -CAkey ca.key -set_serial 0x1001 -days 60 -extfile ext -out leaf.pem
         printf 'V\t%s\t\t1001\tunknown\t/CN={NAME}\n' "$(date -d '+60 days' +%y%m%d%H%M%SZ)" >index.txt

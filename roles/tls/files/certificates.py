@@ -405,8 +405,8 @@ def show(settings: Settings) -> None:
             if tested.returncode:
                 said = [line for line in tested.stderr.decode(errors="replace").splitlines() if "[emerg]" in line]
                 raise Trouble(
-                    "nginx -t refuses the new certificate or its own configuration, so what was served before is served"
-                    f" on: {said[0] if said else 'see nginx -t'}"
+                    "the new certificate or nginx's own configuration is refused by nginx -t, so what was served before is"
+                    f" served on: {said[0] if said else 'see nginx -t'}"
                 )
         done = run("systemctl", "reload", service)
         if done.returncode:
@@ -511,7 +511,7 @@ def request(settings: Settings, key_type: str, server: str, *arguments: str) -> 
     )  # fmt: skip
     if code:
         raise Trouble(
-            f"{server} gave no certificate for {', '.join(settings.names)}. Its reason: {explain(output)}."
+            f"the ACME server {server} gave no certificate for {', '.join(settings.names)}. Its reason: {explain(output)}."
             f" What was served before is served on; {AGAIN}"
         )
 
@@ -559,8 +559,8 @@ def renew(settings: Settings) -> list[str]:
             code, output = certbot(settings, "renew", "--no-random-sleep-on-renew", options=False)
             if code:
                 troubles.append(
-                    f"the certificate for {settings.name} could not be renewed; {settings.acme['directory']}:"
-                    f" {explain(output)}. The one that is here is served on"
+                    f"the certificate for {settings.name} could not be renewed. The ACME server"
+                    f" {settings.acme['directory']}: {explain(output)}. The one that is here is served on"
                 )
         try:
             lines += settle(settings)
