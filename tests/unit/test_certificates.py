@@ -248,7 +248,8 @@ def test_a_renewal_that_fails_is_told_and_a_missing_name_is_not_asked_for_then(s
 
     monkeypatch.setattr(certificates, "certbot", certbot)
     with pytest.raises(
-        certificates.Trouble, match=r"could not be renewed. The ACME server https://acme.example/dir: it cannot be reached"
+        certificates.Trouble,
+        match=r"could not be renewed. The ACME server https://acme.example/dir: it cannot be reached",
     ):
         certificates.renew(settings)
     assert asked == ["renew"]

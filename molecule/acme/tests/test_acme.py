@@ -57,7 +57,9 @@ def test_without_a_certificate_and_without_the_server_a_stand_in_serves_and_the_
     app1.check_output(WIPE)
     done = site.apply()
     assert done.returncode != 0
-    assert f"The ACME server {acme.directory} gave no certificate for {NAME}. Its reason: it cannot be reached" in told(done)
+    assert f"The ACME server {acme.directory} gave no certificate for {NAME}. Its reason: it cannot be reached" in told(
+        done
+    )
 
     certificate = shown(lab)
     assert certificate.issuer == certificate.subject
@@ -155,7 +157,10 @@ def test_with_the_server_down_the_old_one_serves_and_the_unit_fails_with_a_sente
     finally:
         acme.come_back()
     assert not fine
-    assert f"The certificate for {NAME} could not be renewed. The ACME server {acme.directory}: it cannot be reached" in said
+    assert (
+        f"The certificate for {NAME} could not be renewed. The ACME server {acme.directory}: it cannot be reached"
+        in said
+    )
     assert app1.check_output("systemctl show -P Result certbot.service") == "exit-code"
     assert shown(lab).serial_number == before
     assert is_trusted(lab, root)

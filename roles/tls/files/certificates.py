@@ -405,7 +405,7 @@ def show(settings: Settings) -> None:
             if tested.returncode:
                 said = [line for line in tested.stderr.decode(errors="replace").splitlines() if "[emerg]" in line]
                 raise Trouble(
-                    "the new certificate or nginx's own configuration is refused by nginx -t, so what was served before is"
+                    "the new certificate, or nginx's configuration, is refused by nginx -t, so what was served before is"
                     f" served on: {said[0] if said else 'see nginx -t'}"
                 )
         done = run("systemctl", "reload", service)
@@ -472,6 +472,19 @@ def certbot(settings: Settings, *arguments: str, options: bool = True) -> tuple[
     return done.returncode, (done.stdout + b"\n" + done.stderr).decode(errors="replace")
 
 
+def ask(name: str, path: str, expected: str) -> str:
+    """What is wrong with this host's answer to a plain request; nothing when it is the expected one."""
+    connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=10)
+    try:
+        connection.request("GET", path, headers={"Host": name, "Connection": "close"})
+        answer = connection.getresponse()
+        return "" if answer.read() == expected.encode() else f"it answers {answer.status}"
+    except (OSError, http.client.HTTPException) as error:
+        return f"{error!r}"
+    finally:
+        connection.close()
+
+
 def refuse_unanswered(settings: Settings) -> None:
     """Ask this host's nginx as the ACME server will: what fails here would fail there, and count there."""
     if not is_active("nginx"):
@@ -483,16 +496,11 @@ def refuse_unanswered(settings: Settings) -> None:
     os.makedirs(directory, mode=0o755, exist_ok=True)
     write(f"{directory}{token}", token.encode(), 0o644)
     try:
+        deadline = time.monotonic() + 5
         for name in settings.names:
-            connection = http.client.HTTPConnection("127.0.0.1", 80, timeout=10)
-            try:
-                connection.request("GET", f"{CHALLENGE}{token}", headers={"Host": name})
-                answer = connection.getresponse()
-                said = "" if answer.read() == token.encode() else f"it answers {answer.status}"
-            except (OSError, http.client.HTTPException) as error:
-                said = f"{error!r}"
-            finally:
-                connection.close()
+            # nginx may still be about to take up what it was just told.
+            while (said := ask(name, f"{CHALLENGE}{token}", token)) and time.monotonic() < deadline:
+                time.sleep(0.2)
             if said:
                 raise Trouble(
                     f"nginx here does not serve http://{name}{CHALLENGE} from {settings.webroot}: {said}; {AGAIN}"
@@ -511,7 +519,8 @@ def request(settings: Settings, key_type: str, server: str, *arguments: str) -> 
     )  # fmt: skip
     if code:
         raise Trouble(
-            f"the ACME server {server} gave no certificate for {', '.join(settings.names)}. Its reason: {explain(output)}."
+            f"the ACME server {server} gave no certificate for {', '.join(settings.names)}."
+            f" Its reason: {explain(output)}."
             f" What was served before is served on; {AGAIN}"
         )
 
