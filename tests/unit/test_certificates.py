@@ -214,9 +214,13 @@ def test_one_that_ended_is_asked_for(settings, monkeypatch):
             "it cannot be reached",
         ),
         ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", "its own certificate is not to be"),
+        (
+            "Failed to renew certificate a with error: the authority says\nno\n1 renew failure(s), 0 parse failure(s)",
+            "the authority says",
+        ),
         ("Saving debug log to /x\nSomething new\nSee the logfile for details", "Something new"),
     ],
-    ids=["domain", "server", "down", "stranger", "unknown"],
+    ids=["domain", "server", "down", "stranger", "renewal", "unknown"],
 )
 def test_a_failure_is_one_line(output, sentence):
     said = certificates.explain(output)

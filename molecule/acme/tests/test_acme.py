@@ -151,11 +151,11 @@ def test_what_is_not_due_is_not_renewed_and_nginx_is_left_alone(lab, app1, acme)
 
 def test_with_the_server_down_the_old_one_serves_and_the_unit_fails_with_a_sentence(lab, app1, acme, root):
     before = shown(lab).serial_number
-    acme.go_away()
+    acme.go_away(app1)
     try:
         fine, said = start(app1, "certbot.service")
     finally:
-        acme.come_back()
+        acme.come_back(app1)
     assert not fine
     assert (
         f"The certificate for {NAME} could not be renewed. The ACME server {acme.directory}: it cannot be reached"
@@ -174,7 +174,7 @@ def test_a_configuration_that_nginx_refuses_keeps_the_old_certificate_and_is_lou
     finally:
         app1.check_output("cp -p /run/nginx.conf.kept /etc/nginx/nginx.conf")
     assert not fine
-    assert "is refused by nginx -t, so what was served before is served on" in said
+    assert "is refused by nginx -t; what was served before is served on" in said
     assert app1.check_output("readlink /etc/slipway/tls/live") == link
     assert shown(lab).serial_number == before
     # The next one finishes it.

@@ -405,7 +405,7 @@ def show(settings: Settings) -> None:
             if tested.returncode:
                 said = [line for line in tested.stderr.decode(errors="replace").splitlines() if "[emerg]" in line]
                 raise Trouble(
-                    "the new certificate, or nginx's configuration, is refused by nginx -t, so what was served before is"
+                    "the new certificate, or nginx's configuration, is refused by nginx -t; what was served before is"
                     f" served on: {said[0] if said else 'see nginx -t'}"
                 )
         done = run("systemctl", "reload", service)
@@ -454,9 +454,12 @@ def explain(output: str) -> str:
     if re.search(r"CERTIFICATE_VERIFY_FAILED|certificate verify failed", output):
         return "its own certificate is not to be trusted (a private authority's belongs in tls_acme_ca_certificates)"
     if re.search(
-        r"NewConnectionError|Connection refused|ConnectTimeout|ConnectionError|Read timed out|Timeout", output
+        r"NewConnectionError|ConnectionError|Max retries|Connection refused|No route to host|[Tt]imed? ?out", output
     ):
         return "it cannot be reached (is it down, or does firewall_outbound not let this host out to it?)"
+    failed = re.findall(r"Failed to renew certificate \S+ with error: (.+)", output)
+    if failed:
+        return "; ".join(dict.fromkeys(" ".join(line.split()) for line in failed))
     noise = re.compile(r"^(Saving debug log|Ask for help|Please see|- - |.*logfile|.*log file|\s*$)", re.IGNORECASE)
     lines = [line.strip() for line in output.splitlines() if not noise.match(line.strip())]
     return lines[-1] if lines else "certbot gave no reason"
@@ -468,8 +471,13 @@ def certbot(settings: Settings, *arguments: str, options: bool = True) -> tuple[
         environment["REQUESTS_CA_BUNDLE"] = settings.acme["ca_bundle"]
     # Account and directory come from a file that only root reads: an external account's key is a secret.
     given = ("--config", settings.acme["options"]) if options else ()
-    done = run("certbot", *arguments, *given, "--non-interactive", "--no-directory-hooks", env=environment)
-    return done.returncode, (done.stdout + b"\n" + done.stderr).decode(errors="replace")
+    for _ in range(3):
+        done = run("certbot", *arguments, *given, "--non-interactive", "--no-directory-hooks", env=environment)
+        output = (done.stdout + b"\n" + done.stderr).decode(errors="replace")
+        # A server may refuse a good nonce at any time (RFC 8555, 6.5); certbot asks again once, and that may not do.
+        if done.returncode == 0 or "acme:error:badNonce" not in output:
+            break
+    return done.returncode, output
 
 
 def ask(name: str, path: str, expected: str) -> str:
@@ -602,7 +610,10 @@ def served(name: str, key_type: str, port: int = 443, address: str = "127.0.0.1"
         ):
             der = shaken.getpeercert(binary_form=True)
     except (OSError, ssl.SSLError) as error:
-        raise Trouble(f"the edge does not shake hands for {name} on port {port}: {error}") from None
+        raise Trouble(
+            f"the edge does not shake hands for {name} on port {port}: {error} (does nginx run, and is the name"
+            " app_domain or among nginx_aliases?)"
+        ) from None
     return read_leaf(ssl.DER_cert_to_PEM_cert(der or b"").encode())
 
 
