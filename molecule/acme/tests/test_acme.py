@@ -57,9 +57,8 @@ def test_without_a_certificate_and_without_the_server_a_stand_in_serves_and_the_
     app1.check_output(WIPE)
     done = site.apply()
     assert done.returncode != 0
-    assert f"The ACME server {acme.directory} gave no certificate for {NAME}. Its reason: it cannot be reached" in told(
-        done
-    )
+    sentence = f"The ACME server {acme.directory} gave no certificate for {NAME}. Its reason: it cannot be reached"
+    assert sentence in told(done)
 
     certificate = shown(lab)
     assert certificate.issuer == certificate.subject
@@ -110,11 +109,12 @@ def test_a_second_run_changes_nothing(app1, acme, site):
 
 def test_the_timer_is_the_packages_own_every_12_hours_with_jitter(app1):
     assert app1.service("certbot.timer").is_enabled
-    shown = app1.check_output("systemctl cat certbot.timer; systemctl list-timers --all --no-legend")
-    assert "RandomizedDelaySec=39600" in shown
+    found = app1.check_output("systemctl cat certbot.timer; systemctl list-timers --all --no-legend")
+    assert "RandomizedDelaySec=39600" in found
+    assert "FixedRandomDelay=true" in found
     assert "OnCalendar=*-*-* 00,12:00:00" in app1.check_output("systemctl show -p TimersCalendar certbot.timer")
-    assert shown.count("certbot.timer") >= 1
-    assert "slipway-tls-renew" not in shown
+    assert "slipway-tls-check.timer" in found
+    assert "slipway-tls-renew" not in found
 
 
 def test_a_renewal_under_load_loses_no_request(lab, app1, root):
@@ -141,11 +141,13 @@ def test_what_is_not_due_is_not_renewed_and_nginx_is_left_alone(lab, app1, acme)
     """Only what changed makes nginx reload."""
     conf = f"/etc/letsencrypt/renewal/{NAME}.conf"
     app1.check_output(f"sed -i '1i renew_before_expiry = 2 days' {conf}")
-    before, issued = app1.check_output("pgrep -P $(systemctl show -P MainPID nginx)"), acme.issued()
+    workers = "pgrep -P $(systemctl show -P MainPID nginx)"
+    before, issued = app1.check_output(workers).split(), acme.issued()
     fine, said = start(app1, "certbot.service")
     assert fine, said
     assert acme.issued() == issued
-    assert app1.check_output("pgrep -P $(systemctl show -P MainPID nginx)") == before
+    # Those of before the last reload may have ended meanwhile.
+    assert set(app1.check_output(workers).split()) <= set(before)
     app1.check_output(f"sed -i 1d {conf}")
 
 
@@ -292,12 +294,8 @@ def test_a_self_signed_one_takes_over_without_hsts_and_with_a_timer_of_its_own(l
         fine, said = start(app1, unit)
         assert fine, said
     assert shown(lab) == certificate
-    # Near its end it is made anew, in the unit's own sandbox.
-    app1.check_output(
-        "cd /etc/slipway/tls/selfsigned/ecdsa && openssl req -x509 -key privkey.pem -days 89"
-        f" -subj /CN={NAME} -addext subjectAltName=DNS:{NAME},DNS:{SECOND} -out fullchain.pem"
-        ' && sed -i \'s/"selfsigned_days": 90/"selfsigned_days": 30/\' /etc/slipway/tls/settings.json'
-    )
+    # One that is not as it shall be is made anew, in the unit's own sandbox.
+    app1.check_output('sed -i \'s/"selfsigned_days": 90/"selfsigned_days": 30/\' /etc/slipway/tls/settings.json')
     fine, said = start(app1, "slipway-tls-renew.service")
     assert fine, said
     assert shown(lab) != certificate
