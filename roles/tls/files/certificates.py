@@ -190,7 +190,7 @@ def render(settings: Settings, kind: str, pairs: dict[str, Pair]) -> dict[str, t
     """A generation: {file: (content, mode)}. The first pair is the one that others may rely on by name."""
     files: dict[str, tuple[bytes, int]] = {}
     opening = "# Written by /usr/local/libexec/slipway/certificates with each certificate; nobody's to change.\n"
-    server, stapled, trusted = opening, settings.stapling, kind in ("acme", "provided")
+    server, stapled, trusted = opening, settings.stapling, True
     chains = b""
     for number, (key_type, pair) in enumerate(pairs.items()):
         suffix = "" if number == 0 else f"-{key_type}"
@@ -202,6 +202,7 @@ def render(settings: Settings, kind: str, pairs: dict[str, Pair]) -> dict[str, t
         chains += pair.chain
         # Without the issuer nginx has nobody to believe an answer of.
         stapled = stapled and bool(leaf.ocsp and pair.chain)
+        # A stand-in, a self-signed one, and one that was provided and is its own issuer.
         trusted = trusted and leaf.issuer != leaf.subject
     if stapled:
         files["chain.pem"] = (chains, 0o644)
