@@ -36,7 +36,7 @@ ORDER = (
     "base", "guard", "deployers", "hardening", "firewall",
     "postgresql", "redis",
     "tls", "nginx",
-    "runtime", "envdir", "services", "release",
+    "runtime", "envdir", "services", "release", "edge",
     "access", "patch", "audit", "crash",
 )  # fmt: skip
 # The one that sets up what those after it stand on.

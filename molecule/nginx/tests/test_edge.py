@@ -67,7 +67,7 @@ def test_without_a_release_clients_are_told_when_to_come_back(lab):
 
 
 def test_the_page_itself_has_no_address(lab, live):
-    assert https(lab, "/slipway/unavailable.html").status == 404
+    assert https(lab, "/slipway/pages/unavailable.html").status == 404
 
 
 def test_browsers_are_told_to_insist_on_https(lab, live):
