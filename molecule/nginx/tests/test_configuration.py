@@ -50,9 +50,14 @@ SNIPPETS = [
 ]
 
 
-def test_snippets_of_the_operators_are_in_their_places(lab, app1, live):
+def test_what_the_operators_choose_is_what_is_served(lab, app1, strangers, live):
     done = play(
-        lab, CONVERGE, nginx_snippets=SNIPPETS, nginx_log_query="scrubbed", nginx_client_max_body_sizes={"/up/": "12m"}
+        lab,
+        CONVERGE,
+        nginx_snippets=SNIPPETS,
+        nginx_log_query="scrubbed",
+        nginx_client_max_body_sizes={"/up/": "12m"},
+        nginx_connections_per_client=5,
     )
     assert done.returncode == 0, done.stdout
     assert https(lab, "/old").headers["location"].endswith("/new")
@@ -60,6 +65,9 @@ def test_snippets_of_the_operators_are_in_their_places(lab, app1, live):
     assert headers["X-Snippet"] == "yes"
     # It stands beside what the edge itself says, and in place of nothing.
     assert headers["X-Forwarded-Proto"] == "https"
+    statuses = [answer["status"] for answer in strangers.ask("/slow", 12, together=12)]
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) >= 5
     body = b"x" * (11 * 1024 * 1024)
     assert https(lab, "/up/x", method="POST", body=body).json()["body"] == len(body)
     for path in ("/s?page=2&token=s3cret", "/s?Api_Key=s3cret&x=1&password=s3cret", "/s?%74oken=s3cret"):

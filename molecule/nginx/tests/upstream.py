@@ -50,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    request_queue_size = 512
 
 
 Server(str(directory / "gunicorn.sock"), Handler).serve_forever()
