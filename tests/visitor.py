@@ -36,6 +36,7 @@ class Visitor:
                 for cookie in http.cookies.SimpleCookie(value).values():
                     self.cookies[cookie.key] = cookie.value
         self.seen.append((method, path, answer.status))
+        answer.path = path
         return answer
 
     def token(self, path: str) -> str:
