@@ -128,8 +128,8 @@ def test_a_gigabyte_is_refused_and_never_reaches_a_disk(lab, app1, say, chunked)
     left = app1.check_output("du -sm /var/lib/nginx").split()[0]
     said = answer.split(b"\r\n")[0].decode() or "connection closed"
     say(f"1 GB upload: {said} after {sent // MEGABYTE} MB, {left} MB on the host's disk; {numbers(took)}")
-    assert b" 413 " in answer or not answer
-    assert sent < 100 * MEGABYTE
+    # nginx reads on for a while, or the client would not read what it is told; it keeps nothing of it.
+    assert b" 413 " in answer
     assert int(left) < 20
     assert max(took) < PATIENCE
 
@@ -158,8 +158,8 @@ def test_malformed_requests_are_refused_and_harm_nobody(lab, app1, say):
     for kind, text in MALFORMED.items():
         plain = socket.create_connection((lab["edge_address"], 443), timeout=10)
         with context(lab["ca"]).wrap_socket(plain, server_hostname=lab["edge_name"]) as connection:
-            connection.sendall(text.replace(b"{name}", lab["edge_name"].encode()))
             try:
+                connection.sendall(text.replace(b"{name}", lab["edge_name"].encode()))
                 line = connection.recv(4096).split(b"\r\n")[0].decode(errors="replace")
             except OSError:
                 line = ""
