@@ -49,8 +49,8 @@ def png() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def mode(lab, live_module):
-    """Apply the role with the WAF in one mode, and without it at the end."""
+def mode(lab, app1, live_module):
+    """Apply the role with the WAF in one mode; at the end without it, and without what it is made of."""
 
     def apply(wanted: str, **more) -> None:
         done = play(lab, CONVERGE, nginx_waf_mode=wanted, **more)
@@ -58,6 +58,8 @@ def mode(lab, live_module):
 
     yield apply
     assert play(lab, CONVERGE).returncode == 0
+    app1.check_output("DEBIAN_FRONTEND=noninteractive apt-get -qq purge libnginx-mod-http-modsecurity modsecurity-crs")
+    app1.check_output("nginx -t && systemctl reload nginx")
 
 
 @pytest.fixture(scope="module")
