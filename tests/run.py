@@ -37,7 +37,7 @@ ORDER = (
     "postgresql", "redis",
     "tls", "nginx",
     "runtime", "envdir", "services", "release",
-    "access", "patch", "audit", "crash",
+    "access", "patch", "audit", "alerts", "crash",
 )  # fmt: skip
 # The one that sets up what those after it stand on.
 FOUNDATION = ("bootstrap", "site")
