@@ -69,7 +69,9 @@ class Client:
         return got
 
 
-def work(place: str, host: str, path: str, clients: int, seconds: float, results: multiprocessing.Queue) -> None:  # type: ignore[type-arg]
+def work(
+    place: str, host: str, path: str, clients: int, seconds: float, results: multiprocessing.Queue[dict[str, int]]
+) -> None:
     counts = {"good": 0, "other": 0}
     end = time.monotonic() + seconds
 

@@ -205,6 +205,29 @@ def test_certificates_near_their_end_are_found(host: Path, settings: dict[str, A
     assert "has expired" in next(alerts.certificates(settings, end + 1)).what
 
 
+def test_what_the_edge_shows_is_told_when_it_is_not_what_is_on_disk(
+    host: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = pki.new_authority("a")
+    path = host / "a.pem"
+    old, _ = pki.new_server(authority, ["a.test"], [])
+    path.write_text(old)
+    end = alerts.expiry("PEM", path.read_bytes())
+    settings |= {"certificate_files": [str(path)], "edges": ["a.test"]}
+    monkeypatch.setattr(alerts, "served", lambda _: ssl.PEM_cert_to_DER_cert(old))
+    assert keys(alerts.certificates(settings, end - DAY)) == [f"certificate:{path}"]
+    monkeypatch.setattr(pki, "SERVER_DAYS", 400)
+    path.write_text(pki.new_server(authority, ["a.test"], [])[0])
+    assert keys(alerts.certificates(settings, end - DAY)) == ["served:a.test"]
+
+    def refused(_: str) -> bytes:
+        raise ConnectionRefusedError("nobody listens")
+
+    monkeypatch.setattr(alerts, "served", refused)
+    (found,) = alerts.certificates(settings, end - DAY)
+    assert (found.key, found.hold) == ("edge:a.test", 120)
+
+
 def test_a_full_file_system_is_found_once_for_each_device(
     host: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
