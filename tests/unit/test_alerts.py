@@ -64,7 +64,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "REBOOT_FLAG": "reboot-required", "CONFIGURATION": "alerts.json", "MOUNTS": "mountinfo",
     }.items():  # fmt: skip
         monkeypatch.setattr(alerts, name, tmp_path / path)
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     program(tmp_path, "systemctl", "exit 0")
     return tmp_path
 
@@ -447,6 +446,21 @@ def test_teams_gets_a_card(settings: dict[str, Any]) -> None:
     (attachment,) = body["attachments"]
     assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
     assert [block["text"] for block in attachment["content"]["body"]] == ["[bookshop app1] Over.", "[bookshop app1] X."]
+
+
+def test_the_units_have_the_address_from_systemd(host: Path) -> None:
+    """As often as they ask, from a file that they could not open themselves."""
+    (host / "given").write_text("https://a.test/b\n")
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'roles/alerts/files')!r}); import alerts, pathlib;"
+        f" alerts.WEBHOOK = pathlib.Path('/nonexistent'); print(alerts.webhook(), alerts.webhook())"
+    )
+    command = [sys.executable, "-B", "-c", program]
+    with (host / "given").open() as given:
+        done = subprocess.run(command, stdin=given, capture_output=True, text=True, check=True)
+    assert done.stdout == "https://a.test/b https://a.test/b\n"
+    done = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, text=True, check=False)
+    assert "is root's alone" in done.stderr
 
 
 # The state, and those who log in.
