@@ -14,13 +14,16 @@ from tests.webhook import LOOK, Webhook
 
 
 @pytest.fixture(scope="session")
-def webhook(lab: dict[str, Any]) -> Iterator[Webhook]:
+def webhook(lab: dict[str, Any], app1: Any, data1: Any) -> Iterator[Webhook]:
     network = ipaddress.ip_network(f"{lab['edge_address']}/24", strict=False)
     address = str(network.network_address + 1)
     known = secrets(lab)
     authority = (known["ca_certificate"], known["ca_private_key"])
     made = Webhook(address, "".join(pki.new_server(authority, ["webhook.test"], [address])))
     made.up()
+    for host in (app1, data1):
+        # As on a host on which nothing was ever wrong.
+        host.check_output("rm -f /var/lib/slipway-alerts/state.json")
     yield made
     if made.server:
         made.down()

@@ -37,19 +37,21 @@ def test_a_service_that_fails_is_told_at_once_and_once(app1, webhook, over):
     assert "It lasted" in over("unit:test-broken.service")["text"]
 
 
-def test_one_that_flaps_does_not_flood(app1, webhook, over):
+def test_one_that_flaps_does_not_flood(app1, webhook):
     script = (
         "printf '[Service]\\nExecStart=/bin/sh -c \"sleep 0.1; exit 3\"\\n' >/run/systemd/system/test-flaps.service"
     )
     app1.check_output(f"{script}; systemctl daemon-reload")
-    for _ in range(4):
+    for _ in range(3):
         app1.check_output("systemctl start test-flaps.service; sleep 0.8; systemctl reset-failed test-flaps.service")
         app1.check_output(LOOK)
     assert len(webhook.told("unit:test-flaps.service")) == 1
     app1.check_output("rm /run/systemd/system/test-flaps.service && systemctl daemon-reload")
-    # It came four times: it has to stay away eight times as long.
-    app1.check_output(f"sleep 15; {LOOK}")
-    assert "came 4 times" in webhook.wait("unit:test-flaps.service", "over")["text"]
+    # It came three times: it has to stay away four times as long.
+    app1.check_output(f"sleep 5; {LOOK}")
+    assert not webhook.told("unit:test-flaps.service", "over")
+    app1.check_output(f"sleep 4; {LOOK}")
+    assert "came 3 times" in webhook.wait("unit:test-flaps.service", "over")["text"]
 
 
 def test_a_failed_alert_starts_no_alert(app1):
@@ -135,16 +137,14 @@ def test_a_webhook_that_is_down_hears_it_later(app1, webhook):
     time.sleep(2)
     app1.check_output(f"systemctl reset-failed test-unheard.service; {LOOK}; sleep 2.5; {LOOK}")
     seen = json.loads(app1.check_output("alerts status --json"))
-    assert seen["waiting"] == 2
+    assert seen["waiting"] >= 2
     assert "Connection refused" in seen["trouble"]
     assert "Nobody was told anything since" in app1.check_output("run-parts /etc/update-motd.d")
     webhook.up()
     app1.check_output(LOOK)
-    assert [(one["key"], one["kind"]) for one in webhook.messages if one["host"] == "app1"] == [
-        ("webhook", "event"),
-        ("unit:test-unheard.service", "problem"),
-        ("unit:test-unheard.service", "over"),
-    ]
+    heard = [(one["key"], one["kind"]) for one in webhook.messages if one["host"] == "app1"]
+    assert heard[0] == ("webhook", "event")
+    assert [kind for key, kind in heard if key == "unit:test-unheard.service"] == ["problem", "over"]
     assert "Nobody" not in app1.check_output("run-parts /etc/update-motd.d")
 
 
@@ -165,7 +165,7 @@ def test_the_address_is_roots_alone(lab, app1):
     assert app1.check_output("stat -c '%U %a' /etc/slipway/alerts.webhook") == "root 600"
     assert ssh(lab, "ops", "app1", "cat /etc/slipway/alerts.webhook").returncode != 0
     # Neither what runs nor what it says holds it.
-    assert app1.run(f"journalctl -b -o cat | grep -F {CANARY}").rc == 1
+    assert app1.run(f"journalctl -o cat | grep -F {CANARY}").rc == 1
     assert app1.run(f"grep -rF {CANARY} /etc/slipway/alerts.json /var/lib/slipway-alerts /etc/systemd/system").rc == 1
 
 
