@@ -107,7 +107,7 @@ def test_a_line_says_what_where_since_when_and_what_to_type(settings: dict[str, 
     told = alerts.compare(state, [finding(since=NOW - 60)], settings, NOW, True)
     body = alerts.FORMATS["json"](settings, told)
     assert body["text"] == (
-        "[bookshop app1] A.service has failed, since 2026-11-24 03:11 UTC. Type: systemctl status a.service"
+        "[bookshop app1] Wrong: a.service has failed, since 2026-11-24 03:11 UTC. Type: systemctl status a.service"
     )
     assert body["messages"][0]["at"] == "2026-11-24T03:12:00Z"
 
@@ -357,13 +357,15 @@ def tell(state: dict[str, Any], settings: dict[str, Any], *texts: str, at: float
     alerts.deliver(state, settings, at)
 
 
-def test_messages_arrive(receiver: Receiver, settings: dict[str, Any]) -> None:
+def test_messages_arrive(receiver: Receiver, host: Path, settings: dict[str, Any]) -> None:
     state = alerts.fresh_state()
     tell(state, settings, "one", "two")
     assert receiver.texts() == ["one", "two"]
     assert receiver.paths == ["/services/T0/canary"]
     assert state["spool"] == []
     assert state["delivered"] == NOW
+    # Kept at once: whatever ends the delivery, it is not sent again.
+    assert json.loads((host / "state/state.json").read_text())["spool"] == []
 
 
 @pytest.mark.parametrize("status", [302, 404, 429, 500])
@@ -438,14 +440,17 @@ def test_without_a_webhook_it_is_in_the_journal_alone(
 
 def test_slack_takes_no_markup_from_what_is_told(settings: dict[str, Any]) -> None:
     told = [alerts.message("problem", NOW, "k", "a <b> & c", "d > e")]
-    assert alerts.slack(settings, told) == {"text": "[bookshop app1] A &lt;b&gt; &amp; c. Type: `d &gt; e`"}
+    assert alerts.slack(settings, told) == {"text": "[bookshop app1] Wrong: a &lt;b&gt; &amp; c. Type: `d &gt; e`"}
 
 
 def test_teams_gets_a_card(settings: dict[str, Any]) -> None:
     body = alerts.teams(settings, [alerts.message("over", NOW, "k", "over"), alerts.message("problem", NOW, "k", "x")])
     (attachment,) = body["attachments"]
     assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
-    assert [block["text"] for block in attachment["content"]["body"]] == ["[bookshop app1] Over.", "[bookshop app1] X."]
+    assert [block["text"] for block in attachment["content"]["body"]] == [
+        "[bookshop app1] Over.",
+        "[bookshop app1] Wrong: x.",
+    ]
 
 
 def test_the_units_have_the_address_from_systemd(host: Path) -> None:

@@ -458,7 +458,9 @@ def lines(settings: dict[str, Any], told: Messages, mark: Callable[[str], str]) 
     found = []
     for one in told:
         do = f" Type: {mark(one['do'])}" if one["do"] else ""
-        found.append(f"[{settings['app']} {settings['host']}] {one['text'][0].upper()}{one['text'][1:]}.{do}")
+        # A problem begins with the name of what is wrong, which stays as it is; the others with a word of ours.
+        text = f"Wrong: {one['text']}" if one["kind"] == "problem" else one["text"][0].upper() + one["text"][1:]
+        found.append(f"[{settings['app']} {settings['host']}] {text}.{do}")
     return found
 
 
@@ -534,6 +536,8 @@ def deliver(state: dict[str, Any], settings: dict[str, Any], now: float) -> None
             return
         state["spool"] = state["spool"][len(batch) :]
         state |= {"delivered": now, "failing": 0, "trouble": "", "dropped": 0}
+        # Whatever ends a long delivery, what has been taken is not sent again.
+        write_state(state)
 
 
 def send(url: str, settings: dict[str, Any], told: Messages) -> tuple[int, str]:
