@@ -12,7 +12,7 @@ import pytest
 
 from lab import engine, hosts, pki
 from lab.state import Lab
-from tests.outside import play, secrets, ssh
+from tests.outside import changes, play, secrets, ssh
 from tests.webhook import CANARY, LOOK, PATH, PORT
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -190,7 +190,9 @@ def test_another_address_shows_in_no_diff(lab, app1):
         alerts_webhook=f"https://{address}/services/another-{CANARY}",
     )  # fmt: skip
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "/etc/slipway/alerts.webhook" in run.stdout
+    # Other files of the role differ as well, and are shown.
+    assert "/etc/slipway/alerts.json" in run.stdout
+    assert changes(run.stdout)["app1"] == 1
     assert CANARY not in run.stdout + run.stderr
 
 
