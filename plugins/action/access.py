@@ -18,7 +18,7 @@ if str(ROOT) not in sys.path:
 
 from plugins.access import entries, leaving, log, proof, report
 from plugins.action.releasectl import actor
-from plugins.action.ssh_login import command, outcome
+from plugins.action.ssh_login import command, connection, outcome
 
 ENVIRONMENTS = ("production", "staging", "lab")
 FORCED = "/usr/local/libexec/slipway/access run"
@@ -136,7 +136,8 @@ class ActionModule(ActionBase):
     def do_login(self, entry: dict[str, Any], settings: dict[str, Any], private_key_file: str) -> dict[str, Any]:
         """Log in as the person, and look what sudo says to them."""
         [account] = self._accounts(entry, settings)
-        argv = command(entry["name"], private_key_file, False, self._hostvars())
+        hostvars = connection(self.variables, self._templar.template)
+        argv = command(entry["name"], private_key_file, False, hostvars)
         done = subprocess.run(
             [*argv[:-1], LOOK], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
         )
@@ -157,11 +158,6 @@ class ActionModule(ActionBase):
     def _accounts(self, entry: dict[str, Any], settings: dict[str, Any]) -> list[dict[str, Any]]:
         people, automation = ([entry], []) if "role" in entry else ([], [entry])
         return entries.accounts(people, automation, [], self.host, ["all", *(entry.get("hosts") or [])], settings)
-
-    def _hostvars(self) -> dict[str, Any]:
-        names = ("ansible_host", "ansible_port", "ansible_ssh_common_args", "ansible_ssh_extra_args")
-        found = {name: self._templar.template(self.variables[name]) for name in names if name in self.variables}
-        return {**found, "inventory_hostname": self.host}
 
     # Afterwards
 

@@ -31,6 +31,7 @@ import re
 import shlex
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -38,6 +39,14 @@ from ansible.plugins.action import ActionBase
 # sshd does not listen for a moment while it reloads: that is no answer to the question, and is asked again.
 RELOADING = re.compile(r"Connection (refused|reset|closed)")
 PATIENCE = 10
+# What a host's variables say of the way to it.
+CONNECTION = ("ansible_host", "ansible_port", "ansible_ssh_common_args", "ansible_ssh_extra_args")
+
+
+def connection(variables: dict[str, Any], template: Callable[[Any], Any]) -> dict[str, Any]:
+    """Those of a task's variables that `command` reads, worked out."""
+    found = {name: template(variables[name]) for name in CONNECTION if name in variables}
+    return {**found, "inventory_hostname": variables["inventory_hostname"]}
 
 
 def command(user: str, key: str | None, sudo: bool, hostvars: dict[str, Any]) -> list[str]:
@@ -75,6 +84,16 @@ def attempt(argv: list[str], sudo: bool) -> tuple[str, str]:
     return outcome(done.returncode, done.stderr, sudo)
 
 
+def persist(ask: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+    """Ask again for as long as sshd reloads; give (outcome, what ssh said)."""
+    state, said = ask()
+    deadline = time.monotonic() + PATIENCE
+    while state == "unreachable" and RELOADING.search(said) and time.monotonic() < deadline:
+        time.sleep(0.5)
+        state, said = ask()
+    return state, said
+
+
 class ActionModule(ActionBase):
     _supports_check_mode = True
     _requires_connection = False
@@ -89,18 +108,9 @@ class ActionModule(ActionBase):
                 "expect": {"type": "str", "choices": ["accepted", "refused", "either"], "default": "accepted"},
             }
         )
-        hostvars = {
-            name: self._templar.template(value)
-            for name, value in (task_vars or {}).items()
-            if name in {"ansible_host", "ansible_port", "ansible_ssh_common_args", "ansible_ssh_extra_args"}
-        }
-        hostvars["inventory_hostname"] = (task_vars or {})["inventory_hostname"]
+        hostvars = connection(task_vars or {}, self._templar.template)
         argv = command(args["user"], args["private_key_file"], args["sudo"], hostvars)
-        state, said = attempt(argv, args["sudo"])
-        deadline = time.monotonic() + PATIENCE
-        while state == "unreachable" and RELOADING.search(said) and time.monotonic() < deadline:
-            time.sleep(0.5)
-            state, said = attempt(argv, args["sudo"])
+        state, said = persist(lambda: attempt(argv, args["sudo"]))
         result.update(changed=False, outcome=state, accepted=state == "accepted", said=said)
         if args["expect"] != "either" and state != args["expect"]:
             what = "with sudo" if args["sudo"] else "over ssh"

@@ -29,7 +29,6 @@ options:
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,7 @@ if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
 
 from plugins.access.entries import fingerprint
-from plugins.action.ssh_login import PATIENCE, RELOADING, command, outcome
-
-CONNECTION = {"ansible_host", "ansible_port", "ansible_ssh_common_args", "ansible_ssh_extra_args"}
+from plugins.action.ssh_login import command, connection, outcome, persist
 
 
 def verdict(code: int, stderr: str, key: str) -> tuple[str, str]:
@@ -64,15 +61,14 @@ def offer(user: str, key: str, hostvars: dict[str, Any]) -> tuple[str, str]:
         # Of repeated options ssh takes the first, so that a configuration that is quiet does not silence this.
         for option in ("LogLevel=DEBUG1", "PreferredAuthentications=publickey", "IdentityAgent=none"):
             argv[1:1] = ["-o", option]
-        deadline = time.monotonic() + PATIENCE
-        while True:
+
+        def ask() -> tuple[str, str]:
             done = subprocess.run(
                 argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
             )
-            state, said = verdict(done.returncode, done.stderr, key)
-            if state != "unreachable" or not RELOADING.search(said) or time.monotonic() > deadline:
-                return state, said
-            time.sleep(0.5)
+            return verdict(done.returncode, done.stderr, key)
+
+        return persist(ask)
 
 
 class ActionModule(ActionBase):
@@ -88,9 +84,7 @@ class ActionModule(ActionBase):
                 "expect": {"type": "str", "choices": ["accepted", "refused"], "required": True},
             }
         )
-        variables = task_vars or {}
-        hostvars = {name: self._templar.template(value) for name, value in variables.items() if name in CONNECTION}
-        hostvars["inventory_hostname"] = variables["inventory_hostname"]
+        hostvars = connection(task_vars or {}, self._templar.template)
         answers = {}
         for key in args["public_keys"]:
             state, said = offer(args["user"], key, hostvars)
