@@ -23,7 +23,6 @@ options:
 import getpass
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -36,20 +35,17 @@ SHOWN = 19
 # This repository's own parts, whatever directory the playbook was called from.
 sys.path.append(str(ROOT))
 
+from plugins.action.record_applied import git
 from plugins.auditing import catalogue, report
 
 
 def commit(root: Path = ROOT) -> str:
     """The repository's commit, and whether files differ from it."""
-
-    def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
-
-    head = git("rev-parse", "HEAD")
-    if not head:
+    head = git(root, "rev-parse", "HEAD")
+    if head is None:
         return "unknown (no git repository)"
-    return f"{head} (with changes that are not committed)" if git("status", "--porcelain", "-uno") else head
+    changed = git(root, "status", "--porcelain", "-uno")
+    return head.decode().strip() + (" (with changes that are not committed)" if changed else "")
 
 
 def write(path: Path, text: str) -> None:

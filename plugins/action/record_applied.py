@@ -20,8 +20,8 @@ options:
 
 import hashlib
 import os
-import pwd
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,11 @@ from ansible import context
 from ansible.plugins.action import ActionBase
 
 ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+from plugins.action.releasectl import actor
+
 # What Ansible itself gives a meaning to.
 SPECIAL_TAGS = {"all", "always", "tagged", "untagged"}
 
@@ -92,17 +97,6 @@ def parts(arguments: dict[str, Any], known: set[str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def who() -> str:
-    """The person at this machine, or the CI run."""
-    if os.environ.get("GITHUB_ACTOR"):
-        return f"{os.environ['GITHUB_ACTOR']}, run {os.environ.get('GITHUB_RUN_ID', 'unknown')}"
-    try:
-        person = os.environ.get("USER") or pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        person = f"uid {os.getuid()}"
-    return f"{person} on {os.uname().nodename}"
-
-
 class ActionModule(ActionBase):
     _supports_check_mode = True
 
@@ -114,7 +108,7 @@ class ActionModule(ActionBase):
         known = tags_in(yaml.safe_load((ROOT / "playbooks" / given["playbook"]).read_text()))
         entry = {
             **source(ROOT),
-            "by": who(),
+            "by": actor(),
             "playbook": given["playbook"],
             "parts": parts(dict(context.CLIARGS), known),
         }
