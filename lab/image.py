@@ -70,7 +70,7 @@ def _hash(distribution: str) -> str:
     for file in (*_recipe_files(), CERTIFICATES):
         digest.update(file.read_bytes() if file.is_file() else b"-")
     command = _mmdebstrap(Path("apt.conf"), Path("host.tar")) if distribution == DEBIAN else []
-    digest.update("\n".join([*command, _apt_settings()]).replace(str(RECIPE), "recipe").encode())
+    digest.update("\n".join([*command, apt_settings()]).replace(str(RECIPE), "recipe").encode())
     return digest.hexdigest()[:16]
 
 
@@ -82,7 +82,7 @@ def _packages() -> list[str]:
     return (RECIPE / "packages").read_text().split()
 
 
-def _apt_settings() -> str:
+def apt_settings() -> str:
     """How this machine reaches its mirror (a proxy, a frozen snapshot): hosts behind it need the same."""
     if not shutil.which("apt-config"):
         return ""
@@ -94,7 +94,7 @@ def _apt_settings() -> str:
     return "".join(line + "\n" for line in dump.splitlines() if kept.match(line))
 
 
-def _mirrors() -> tuple[str, str]:
+def mirrors() -> tuple[str, str]:
     """The machine's own mirrors of Debian and of its security updates."""
     places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     text = "\n".join(p.read_text() for p in places if p.is_file())
@@ -123,7 +123,7 @@ def _build_ubuntu(distribution: str, say: Callable[[str], None]) -> str:
             shutil.copy(file, context)
         dockerfile = context / "Dockerfile"
         dockerfile.write_text(dockerfile.read_text().replace(f"FROM {_base(UBUNTU)}", f"FROM {_base(distribution)}"))
-        (context / "apt.conf").write_text(_apt_settings())
+        (context / "apt.conf").write_text(apt_settings())
         (context / "ca-certificates.crt").write_bytes(CERTIFICATES.read_bytes() if CERTIFICATES.is_file() else b"")
         label = f"slipway.recipe={_hash(distribution)}"
         engine.run("build", "--quiet", "--tag", _tag(distribution), "--label", label, scratch, timeout=900)
@@ -139,7 +139,7 @@ def _build_debian(say: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         archive = Path(scratch) / "host.tar"
         settings = Path(scratch) / "apt.conf"
-        settings.write_text(_apt_settings())
+        settings.write_text(apt_settings())
         command = _mmdebstrap(settings, archive)
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -149,7 +149,7 @@ def _build_debian(say: Callable[[str], None]) -> None:
 
 
 def _mmdebstrap(settings: Path, archive: Path) -> list[str]:
-    main, security = _mirrors()
+    main, security = mirrors()
     command = [
         "mmdebstrap", "--quiet", "--variant=minbase", "--skip=cleanup/apt/lists",
         f"--include={','.join(_packages())}",
@@ -157,7 +157,7 @@ def _mmdebstrap(settings: Path, archive: Path) -> list[str]:
         '--setup-hook=mkdir -p "$1/etc/apt/apt.conf.d" && mv "$1/tmp/apt.conf" "$1/etc/apt/apt.conf.d/90lab"',
         f"--customize-hook=copy-in {RECIPE / 'finish.sh'} /tmp",
         '--customize-hook=chroot "$1" sh /tmp/finish.sh && rm "$1/tmp/finish.sh"',
-        *(f"--aptopt={line}" for line in _apt_settings().splitlines()),
+        *(f"--aptopt={line}" for line in apt_settings().splitlines()),
     ]  # fmt: skip
     if CERTIFICATES.is_file():
         command.append(f"--customize-hook=upload {CERTIFICATES} /etc/ssl/certs/ca-certificates.crt")

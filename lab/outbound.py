@@ -24,10 +24,10 @@ def outbound() -> list[dict[str, Any]]:
     """Entries for firewall_outbound_extra."""
     texts = [path.read_text() for path in RESOLVERS if path.is_file()]
     try:
-        mirrors = list(image._mirrors())
+        mirrors = list(image.mirrors())
     except LabError:
         mirrors = []
-    return entries(texts, [*mirrors, *proxies(image._apt_settings())])
+    return entries(texts, [*mirrors, *proxies(image.apt_settings())])
 
 
 def entries(resolv_confs: list[str], addresses: list[str]) -> list[dict[str, Any]]:

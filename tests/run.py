@@ -162,9 +162,9 @@ class Lane:
         self.name = name
         self.lab = LAB if name == "host" else f"{LAB}-{name}"
         # Hosts are made whole by the scenarios that are about it, or in the same way without their tests.
-        by_scenario = name == "host"
-        self.scenarios = [*(FOUNDATION if by_scenario else ()), *(one for one in chosen if one not in FOUNDATION)]
-        self.set_up = not by_scenario
+        self.set_up = name != "host"
+        before = () if self.set_up else FOUNDATION
+        self.scenarios = [*before, *(one for one in chosen if one not in FOUNDATION)]
         self.environment = {
             "SLIPWAY_LAB": self.lab,
             "ANSIBLE_NOCOLOR": "1",

@@ -204,7 +204,7 @@ def test_without_a_registry_the_base_comes_from_the_apt_mirror(monkeypatch: pyte
 def test_without_a_registry_and_without_a_mirror_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Path, "is_file", lambda _: False)
     with pytest.raises(LabError, match="names no mirror of Debian"):
-        image._mirrors()
+        image.mirrors()
 
 
 def test_the_recipes_hash_changes_with_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
