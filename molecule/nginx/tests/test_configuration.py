@@ -37,7 +37,7 @@ def test_a_configuration_that_nginx_refuses_never_replaces_the_good_one(lab, app
 def test_a_new_certificate_is_served_by_the_nginx_that_runs(lab, app1):
     """The role tls reloads what reads it."""
     pids = app1.check_output("pgrep -P $(systemctl show -P MainPID nginx)").split()
-    app1.check_output("sh -c 'printf \"\\n\" >>/etc/slipway/tls/fullchain.pem'")
+    app1.check_output("sh -c 'printf \"\\n\" >>/etc/slipway/tls/live/fullchain.pem'")
     assert play(lab, "molecule/tls/converge.yml").returncode == 0
     assert not set(pids) & set(app1.check_output("pgrep -P $(systemctl show -P MainPID nginx)").split())
     assert https(lab).status == 503
