@@ -196,3 +196,49 @@ def live(ops: Operations, edge: Edge, cargo: dict[str, dict[str, Any]]) -> str:
         release = str(cargo["good-1"]["id"])
     edge.wait(30, release=release)
     return release
+
+
+class Strangers:
+    """Clients from anywhere in the world: see tests/strangers.py."""
+
+    PROGRAM = "/run/strangers.py"
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.name = facts["edge_name"]
+        self.container = facts["hosts"]["app1"]["container"]
+        program = (ROOT / "tests" / "strangers.py").read_bytes()
+        self._run(["sh", "-c", f"cat >{self.PROGRAM}"], program)
+
+    def _run(self, command: list[str], given: bytes) -> bytes:
+        argv = ["docker", "exec", "-i", self.container, *command]
+        return subprocess.run(argv, input=given, stdout=subprocess.PIPE, check=True, timeout=120).stdout
+
+    def question(self, path: str, client: str = "198.51.100.1", **more: Any) -> dict[str, Any]:
+        return {"name": self.name, "path": path, "client": client, **more}
+
+    def ask(self, path: str, times: int = 1, together: int = 1, **more: Any) -> list[dict[str, Any]]:
+        questions = [self.question(path, **more)] * times
+        given = json.dumps({"together": together, "questions": questions}).encode()
+        answers: list[dict[str, Any]] = json.loads(self._run(["python3", self.PROGRAM], given))
+        return answers
+
+    def begin(self, path: str, seconds: float, **more: Any) -> subprocess.Popen[bytes]:
+        """Ask for so long, behind; `end` has the answers."""
+        given = json.dumps({"seconds": seconds, "question": self.question(path, **more)}).encode()
+        argv = ["docker", "exec", "-i", self.container, "python3", self.PROGRAM]
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin
+        process.stdin.write(given)
+        process.stdin.close()
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> list[tuple[int, str | None, str]]:
+        assert process.stdout
+        answers = json.loads(process.stdout.read())
+        assert process.wait(60) == 0
+        return [(status, later, text) for status, later, text in answers]
+
+
+@pytest.fixture(scope="session")
+def strangers(lab: dict[str, Any]) -> Strangers:
+    return Strangers(lab)

@@ -42,7 +42,7 @@ FOUNDATION = ("bootstrap", "site")
 LANES = {
     "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall"),
     "app": (
-        "postgresql", "redis", "tls", "nginx", "acme", "runtime", "envdir", "services", "release",
+        "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release",
         "access", "patch", "audit", "crash",
     ),
 }  # fmt: skip
