@@ -7,7 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BIN = Path(sys.executable).parent
+# Left out, as they find nothing that others do not: a list of all ciphers (-E; sslyze tries each), and which clients
+# could connect (-c).
+SECTIONS = ["-p", "-s", "-f", "-P", "-S", "-h", "-U", "-g"]
+# What testssl.sh puts above "low" here, and why it may stay. Nothing else is let through.
+KNOWN = {
+    "cert_chain_of_trust": "the lab's certificate is of an authority that no browser knows",
+    "cert_revocation": "the lab's authority has no list of revoked certificates and no responder",
+    "BREACH": "answers are compressed (nginx_compress_answers): Django masks its tokens, and its cookies are SameSite",
+}
 
 
 def test_gixy_finds_nothing(app1):
@@ -40,3 +51,42 @@ def test_sslyze_finds_what_mozilla_calls_intermediate(lab, tmp_path):
     assert results["tls_compression"]["supports_compression"] is False
     assert results["session_renegotiation"]["is_vulnerable_to_client_renegotiation_dos"] is False
     assert results["tls_fallback_scsv"]["supports_fallback_scsv"] is True
+
+
+@pytest.fixture(scope="module")
+def scanner(lab):
+    """A container of its own beside the hosts, with Debian's testssl.sh, which looks as anybody on the network does."""
+    name = f"slipway-{lab['name']}-scanner"
+    install = "apt-get update -qq && apt-get install -qq -y --no-install-recommends testssl.sh"
+    remove = ["docker", "rm", "--force", name]
+
+    def run(*command: str, given: str | None = None) -> str:
+        argv = ["docker", "exec", "-i", "-e", "DEBIAN_FRONTEND=noninteractive", name, *command]
+        done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False, timeout=300)
+        return done.stdout + done.stderr
+
+    subprocess.run(remove, capture_output=True, check=False)
+    place = ["--name", name, "--label", f"slipway.lab={lab['name']}", "--network", lab["network"]]
+    subprocess.run(["docker", "run", "--detach", *place, lab["image"], "sleep", "infinity"], check=True)
+    installed = run("sh", "-c", f"{install} && command -v testssl")
+    assert installed.strip().endswith("/testssl"), installed
+    run("sh", "-c", "cat >/ca.pem", given=Path(lab["ca"]).read_text())
+    yield run
+    subprocess.run(remove, capture_output=True, check=True)
+
+
+def test_testssl_finds_nothing_above_low(lab, scanner, capsys):
+    words = ["--quiet", "--color", "0", "--warnings", "off", "--nodns", "none", "--add-ca", "/ca.pem", *SECTIONS]
+    said = scanner("testssl", *words, "--jsonfile", "/found.json", "--ip", lab["edge_address"], lab["edge_name"])
+    told = json.loads(scanner("cat", "/found.json"))
+    found = {entry["id"]: entry for entry in told}
+    for old in ("SSLv2", "SSLv3", "TLS1", "TLS1_1"):
+        assert found[old]["finding"].startswith("not offered"), said
+    for new in ("TLS1_2", "TLS1_3"):
+        assert found[new]["finding"].startswith("offered"), said
+    assert found["HSTS_time"]["severity"] == "OK", said
+    above = {entry["id"]: entry for entry in told if entry["severity"] not in ("OK", "INFO", "LOW")}
+    with capsys.disabled():
+        kinds = [f"{len([e for e in told if e['severity'] == kind])} {kind}" for kind in ("OK", "INFO", "LOW")]
+        print(f"\n  edge: testssl.sh: {', '.join(kinds)}; above: {', '.join(above) or 'nothing'}", flush=True)
+    assert {name: entry for name, entry in above.items() if name not in KNOWN} == {}

@@ -73,6 +73,16 @@ def test_weak_ciphers_are_refused(lab):
         connection.connect()
 
 
+@pytest.mark.parametrize(("wished", "given"), [("AES256", "AES128-GCM-SHA256"), ("CHACHA20", "CHACHA20-POLY1305")])
+def test_the_edge_chooses_the_cipher_but_for_clients_without_aes_in_hardware(lab, wished, given):
+    client = ssl.create_default_context(cafile=lab["ca"])
+    client.maximum_version = V.TLSv1_2
+    client.set_ciphers(f"ECDHE+{wished}:ECDHE+AESGCM:ECDHE+CHACHA20")
+    plain = socket.create_connection((lab["edge_address"], 443), timeout=10)
+    with client.wrap_socket(plain, server_hostname=lab["edge_name"]) as connection:
+        assert connection.cipher()[0].endswith(given)
+
+
 def test_without_a_release_clients_are_told_when_to_come_back(lab):
     answer = https(lab, "/")
     assert answer.status == 503
