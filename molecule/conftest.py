@@ -222,20 +222,18 @@ class Strangers:
         answers: list[dict[str, Any]] = json.loads(self._run(["python3", self.PROGRAM], given))
         return answers
 
-    def begin(self, path: str, seconds: float, **more: Any) -> subprocess.Popen[bytes]:
-        """Ask for so long, behind; `end` has the answers."""
-        given = json.dumps({"seconds": seconds, "question": self.question(path, **more)}).encode()
+    def begin(self, path: str, **more: Any) -> subprocess.Popen[bytes]:
+        """Ask again and again, behind, until `end`, which has the answers."""
         argv = ["docker", "exec", "-i", self.container, "python3", self.PROGRAM]
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert process.stdin
-        process.stdin.write(given)
-        process.stdin.close()
+        process.stdin.write(json.dumps({"question": self.question(path, **more)}).encode() + b"\n")
+        process.stdin.flush()
         return process
 
     def end(self, process: subprocess.Popen[bytes]) -> list[tuple[int, str | None, str]]:
-        assert process.stdout
-        answers = json.loads(process.stdout.read())
-        assert process.wait(60) == 0
+        answers = json.loads(process.communicate(timeout=60)[0])
+        assert process.returncode == 0
         return [(status, later, text) for status, later, text in answers]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import time
 
 import pytest
 
@@ -28,8 +27,7 @@ def closed(app1):
 
 def test_it_goes_on_and_off_without_a_lost_request_and_says_who_did_it(lab, app1, strangers, live):
     workers = app1.check_output("pgrep -P $(systemctl show -P MainPID nginx)")
-    asking = strangers.begin("/", 30)
-    time.sleep(2)
+    asking = strangers.begin("/")
     on = play(lab, PLAYBOOK, "-e", "maintenance=on", "-e", "because='moving the database'")
     assert on.returncode == 0, on.stdout
     assert "moving the database" in closing(on)
@@ -43,12 +41,13 @@ def test_it_goes_on_and_off_without_a_lost_request_and_says_who_did_it(lab, app1
     off = play(lab, PLAYBOOK, "-e", "maintenance=off")
     assert off.returncode == 0, off.stdout
     assert "is open again" in closing(off)
+    assert strangers.ask("/")[0]["status"] == 200
     answers = strangers.end(asking)
     statuses = [status for status, _, _ in answers]
     assert set(statuses) == {200, 503}
     assert statuses[0] == statuses[-1] == 200
     assert {later for status, later, _ in answers if status == 503} == {"600"}
-    assert statuses.count(503) > 50
+    assert statuses.count(503) > 20
     # From open to closed to open, and not a moment of anything else between.
     changes = sum(1 for one, other in itertools.pairwise(statuses) if one != other)
     assert changes == 2
