@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 BIN = Path(sys.executable).parent
-# Side by side, as most of a scan is waiting. Left out, as they find nothing that others do not: a list of all ciphers (-E;
-# sslyze tries each), which clients could connect (-c), and how odd handshakes are borne (-g).
+# Side by side, as most of a scan is waiting. Left out, as they find nothing that others do not: a list of all ciphers
+# (-E; sslyze tries each), which clients could connect (-c), and how odd handshakes are borne (-g).
 SECTIONS = {"first": "-p -f -S", "second": "-s -P -h -U"}
 # What testssl.sh puts above "low" here, and why it may stay. Nothing else is let through.
 KNOWN = {
