@@ -104,7 +104,10 @@ def is_open(address: str, port: int) -> bool:
 class Answer:
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.path = ""
+        # As they came: a header that was sent twice is there twice.
+        self.pairs = [(name.lower(), value) for name, value in response.getheaders()]
+        self.headers = dict(self.pairs)
         self.body = response.read()
 
     def json(self) -> Any:

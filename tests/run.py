@@ -42,8 +42,8 @@ FOUNDATION = ("bootstrap", "site")
 LANES = {
     "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall"),
     "app": (
-        "postgresql", "redis", "tls", "nginx", "runtime", "envdir", "services", "release",
-        "access", "patch", "audit", "crash",
+        "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release",
+        "access", "patch", "audit", "alerts", "crash",
     ),
 }  # fmt: skip
 # On a whole lab all roles are applied, and applying them again changes nothing: that is seen at once, not in a second

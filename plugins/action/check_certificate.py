@@ -70,6 +70,11 @@ def inspect(
     certificate: str, private_key: str, names: list[str], prefix: str, now: datetime.datetime
 ) -> dict[str, Any]:
     """What the certificate says of itself; Unfit when it cannot be served for these names now."""
+    for part, text in (("certificate", certificate), ("private_key", private_key)):
+        if not text.strip():
+            raise Unfit(
+                f"{prefix}_{part} is not set: put it into group_vars/<environment>, what is secret into a vault"
+            )
     try:
         chain = x509.load_pem_x509_certificates(certificate.encode())
     except ValueError:

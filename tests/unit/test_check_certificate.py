@@ -78,6 +78,8 @@ def test_a_chain_out_of_order_is_refused():
 
 def test_what_is_no_pem_is_refused():
     certificate, key = issue(["example.com"])
+    assert refused(" ", pem(key)).startswith("tls_certificate is not set")
+    assert refused(certificate, "").startswith("tls_private_key is not set")
     assert refused("nonsense", pem(key)) == "tls_certificate holds no PEM certificate"
     assert refused(certificate, "nonsense") == "tls_private_key holds no PEM private key"
     assert "passphrase" in refused(certificate, pem(key, BestAvailableEncryption(b"x")))
