@@ -28,6 +28,26 @@ def test_a_test_message_arrives_from_every_host(app1, data1, webhook):
     assert webhook.paths == {PATH}
 
 
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ("slack", lambda body: body["text"]),
+        ("teams", lambda body: body["attachments"][0]["content"]["body"][0]["text"]),
+    ],
+    ids=["slack", "teams"],
+)
+def test_slack_and_teams_get_what_they_take(app1, webhook, form, line):
+    configuration = "/etc/slipway/alerts.json"
+    app1.check_output(f"cp -p {configuration} /run/alerts.kept")
+    app1.check_output(f'sed -i \'s/"format": "json"/"format": "{form}"/\' {configuration}')
+    try:
+        app1.check_output("alerts test")
+    finally:
+        app1.check_output(f"cp -p /run/alerts.kept {configuration} && rm /run/alerts.kept")
+    (body,) = webhook.bodies
+    assert line(body).startswith("[bookshop app1] This is a test, sent at 20")
+
+
 def test_a_service_that_fails_is_told_at_once_and_once(app1, webhook, over):
     app1.run("systemd-run --unit=test-broken false")
     told = webhook.wait("unit:test-broken.service", "problem")
