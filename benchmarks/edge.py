@@ -44,15 +44,15 @@ http {{
   access_log {place}/access.log combined;
   server {{
     listen 127.0.0.1:{bare} ssl;
-    ssl_certificate /etc/slipway/tls/fullchain.pem;
-    ssl_certificate_key /etc/slipway/tls/privkey.pem;
+    ssl_certificate /etc/slipway/tls/live/fullchain.pem;
+    ssl_certificate_key /etc/slipway/tls/live/privkey.pem;
     location /static/ {{ alias {static}/; }}
   }}
   server {{
     listen 127.0.0.1:{unlogged} ssl;
     access_log off;
-    ssl_certificate /etc/slipway/tls/fullchain.pem;
-    ssl_certificate_key /etc/slipway/tls/privkey.pem;
+    ssl_certificate /etc/slipway/tls/live/fullchain.pem;
+    ssl_certificate_key /etc/slipway/tls/live/privkey.pem;
     location /static/ {{ alias {static}/; }}
   }}
 }}

@@ -23,6 +23,7 @@ class Webhook:
     def __init__(self, address: str, certificate: str) -> None:
         self.address, self.certificate = address, certificate
         self.messages: list[dict[str, Any]] = []
+        self.bodies: list[dict[str, Any]] = []
         self.paths: set[str] = set()
         self.server: ThreadingHTTPServer | None = None
 
@@ -33,7 +34,9 @@ class Webhook:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 webhook.paths.add(self.path)
-                webhook.messages += [{**one, "host": body["host"]} for one in body["messages"]]
+                webhook.bodies.append(body)
+                # Only plain JSON names them one by one.
+                webhook.messages += [{**one, "host": body["host"]} for one in body.get("messages", [])]
                 self.send_response(204)
                 self.end_headers()
 
@@ -68,3 +71,4 @@ class Webhook:
 
     def forget(self) -> None:
         self.messages.clear()
+        self.bodies.clear()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import errno
 import importlib.util
 import json
 import os
@@ -10,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -57,10 +60,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     programs.mkdir()
     monkeypatch.setattr(alerts, "UTC", {**alerts.UTC, "PATH": f"{programs}:{os.environ['PATH']}"})
     (tmp_path / "state").mkdir()
+    (tmp_path / "meanwhile").mkdir()
     (tmp_path / "webhook").write_text("")
     (tmp_path / "boot_id").write_text("one\n")
     for name, path in {
-        "STATE": "state", "WEBHOOK": "webhook", "AUTHORITY": "ca.pem", "BOOT": "boot_id", "MEMORY": "meminfo",
+        "STATE": "state", "MEANWHILE": "meanwhile",
+        "WEBHOOK": "webhook", "AUTHORITY": "ca.pem", "BOOT": "boot_id", "MEMORY": "meminfo",
         "REBOOT_FLAG": "reboot-required", "CONFIGURATION": "alerts.json", "MOUNTS": "mountinfo",
     }.items():  # fmt: skip
         monkeypatch.setattr(alerts, name, tmp_path / path)
@@ -167,6 +172,15 @@ def test_the_first_look_ever_is_no_reboot() -> None:
     assert alerts.rebooted(alerts.fresh_state(), "one", NOW) == []
 
 
+def test_a_systemd_that_does_not_answer_is_no_reboot(host: Path) -> None:
+    program(host, "systemctl", "echo UserspaceTimestampMonotonic=5")
+    state = {**alerts.fresh_state(), "boot": alerts.boot_identity(), "stopped": NOW - 100}
+    program(host, "systemctl", "echo no bus >&2; exit 1")
+    assert alerts.rebooted(state, alerts.boot_identity(), NOW) == []
+    # Nor is what was known forgotten.
+    assert len(alerts.rebooted(state, "two", NOW)) == 1
+
+
 def test_a_unit_stopped_by_hand_does_not_make_a_later_crash_planned() -> None:
     state = {**alerts.fresh_state(), "boot": "one", "stopped": NOW - 3600}
     assert alerts.rebooted(state, "one", NOW) == []
@@ -232,10 +246,10 @@ def test_a_full_file_system_is_found_once_for_each_device(
 ) -> None:
     (host / "mountinfo").write_text(
         "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n2 1 8:1 /a /srv/bind rw - ext4 /dev/sda1 rw\n"
-        "3 1 8:2 / /srv/with\\040blank rw - xfs /dev/sdb rw\n4 1 0:5 / /proc rw - proc proc rw\n"
+        "3 1 8:2 / /srv/with\\040bläñk rw - xfs /dev/sdb rw\n4 1 0:5 / /proc rw - proc proc rw\n"
         "5 1 8:3 / /snap/core/1 ro - squashfs /dev/loop0 ro\n"
     )
-    seen = {"/": (1000, 80, 50, 1000, 900), "/srv/with blank": (1000, 900, 900, 100, 5)}
+    seen = {"/": (1000, 80, 50, 1000, 900), "/srv/with bläñk": (1000, 900, 900, 100, 5)}
 
     def statvfs(path: str) -> Any:
         blocks, free, available, files, free_files = seen[path]
@@ -243,7 +257,7 @@ def test_a_full_file_system_is_found_once_for_each_device(
         return type("Seen", (), {**fields, "f_frsize": 1048576})
 
     monkeypatch.setattr(alerts.os, "statvfs", statvfs)
-    assert keys(alerts.disks(settings, NOW)) == ["disk:/", "inodes:/srv/with blank"]
+    assert keys(alerts.disks(settings, NOW)) == ["disk:/", "inodes:/srv/with bläñk"]
     assert "95 % full, 50 MiB left" in next(alerts.disks(settings, NOW)).what
     settings["disk_ignore"] = ["/srv/*"]
     assert keys(alerts.disks(settings, NOW)) == ["disk:/"]
@@ -312,6 +326,7 @@ class Receiver:
         self.paths: list[str] = []
         self.status = 200
         self.poison = ""
+        self.drips = False
         authority = pki.new_authority("the test's")
         certificate, key = pki.new_server(authority, ["localhost"], ["127.0.0.1"])
         (place / "ca.pem").write_text(authority[0])
@@ -328,6 +343,11 @@ class Receiver:
                 self.send_response(status)
                 self.send_header("Location", "https://127.0.0.1:1/elsewhere")
                 self.end_headers()
+                # Until the other side has gone away.
+                with contextlib.suppress(OSError):
+                    while receiver.drips:
+                        self.wfile.write(b".")
+                        time.sleep(0.05)
 
             def log_message(self, *_: Any) -> None:
                 pass
@@ -429,6 +449,52 @@ def test_what_waits_is_bounded_and_what_was_given_up_is_counted(
     assert receiver.texts()[1:] == [str(number) for number in range(20, 50)]
 
 
+def test_what_it_took_of_a_batch_is_noted_one_by_one(
+    receiver: Receiver, host: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends us between two of them: what has arrived is not sent again with each look."""
+    state = alerts.fresh_state()
+    receiver.poison = "poison"
+    kept = []
+    real = alerts.send
+
+    def send(url: str, settings: dict[str, Any], told: Any) -> Any:
+        path = host / "state/state.json"
+        kept.append(len(json.loads(path.read_text())["spool"]) if path.exists() else None)
+        return real(url, settings, told)
+
+    monkeypatch.setattr(alerts, "send", send)
+    tell(state, settings, "one", "two", "poison")
+    assert kept == [None, None, 2, 1]
+
+
+def test_a_webhook_that_never_comes_to_an_end_is_left(
+    receiver: Receiver, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says a word now and then: no single wait is a long one."""
+    monkeypatch.setattr(alerts, "ANSWER_PATIENCE", 0.5)
+    receiver.drips = True
+    state = alerts.fresh_state()
+    tell(state, settings, "one")
+    receiver.drips = False
+    assert "127.0.0.1 is not reached: no whole answer within 0.5 s" in state["trouble"]
+    assert len(state["spool"]) == 1
+
+
+def test_a_slow_webhook_does_not_keep_the_state_for_ever(
+    receiver: Receiver, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings["spool_max"] = 100
+    monkeypatch.setattr(alerts, "DELIVERY_PATIENCE", 0)
+    state = alerts.fresh_state()
+    tell(state, settings, *(str(number) for number in range(50)))
+    assert len(state["spool"]) == 50
+    assert not state["failing"]
+    monkeypatch.setattr(alerts, "DELIVERY_PATIENCE", 60)
+    tell(state, settings, at=NOW + 300)
+    assert receiver.texts() == [str(number) for number in range(50)]
+
+
 def test_without_a_webhook_it_is_in_the_journal_alone(
     host: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -477,6 +543,37 @@ def test_a_state_that_cannot_be_read_is_begun_anew(host: Path, capsys: pytest.Ca
         assert state == alerts.fresh_state()
     assert "begun anew" in capsys.readouterr().err
     assert json.loads((host / "state/state.json").read_text()) == alerts.fresh_state()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_on_a_disk_that_takes_nothing_it_is_told_once_all_the_same(
+    receiver: Receiver, host: Path, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    real = alerts.write_whole
+
+    def full(path: Path, state: dict[str, Any]) -> None:
+        if path.parent == host / "state":
+            raise OSError(code, os.strerror(code))
+        real(path, state)
+
+    monkeypatch.setattr(alerts, "write_whole", full)
+    monkeypatch.setattr(alerts, "look_at_all", lambda *_: [finding("disk:/", what="the disk / is 100 % full")])
+    for _ in range(3):
+        alerts.look(settings)
+    assert len(receiver.texts()) == 1
+    assert "100 % full" in receiver.texts()[0]
+    monkeypatch.setattr(alerts, "write_whole", real)
+    alerts.look(settings)
+    assert len(receiver.texts()) == 1
+    assert list((host / "meanwhile").iterdir()) == [host / "meanwhile/lock"]
+    assert "disk:/" in json.loads((host / "state/state.json").read_text())["problems"]
+
+
+def test_half_a_state_takes_no_room_on_a_full_disk(host: Path) -> None:
+    (host / "state/state.json.new").symlink_to("/dev/full")
+    alerts.write_state(alerts.fresh_state())
+    assert list((host / "state").iterdir()) == []
+    assert json.loads((host / "meanwhile/state.json").read_text()) == alerts.fresh_state()
 
 
 def noticed(host: Path, settings: dict[str, Any], capsys: pytest.CaptureFixture[str], **state: Any) -> str:

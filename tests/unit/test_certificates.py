@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,41 @@ def leads_to(settings: Any) -> str:
     return str(Path(settings.live).readlink())
 
 
+def put_former(settings: Any) -> Any:
+    """The pair of a host from before there was `live`."""
+    pair = certificates.make_selfsigned(settings, settings.names, 90, "ecdsa")
+    for path, content in zip(settings.former, (pair.certificate, pair.key), strict=True):
+        Path(path).write_bytes(content)
+    return pair
+
+
+class Programs:
+    """What the program runs on a host: nginx and systemctl, which answer as they are told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.configuration = ""
+        self.fails = ""
+        monkeypatch.setattr(certificates, "is_active", lambda unit: unit == "nginx")
+        real = certificates.run
+
+        def run(*argv: str, **more: Any) -> Any:
+            if argv[0] not in ("nginx", "systemctl"):
+                return real(*argv, **more)
+            called = " ".join(argv)
+            self.asked.append(called)
+            code = 1 if called == self.fails else 0
+            said = b"nginx: [emerg] no such thing" if code else b""
+            return subprocess.CompletedProcess(argv, code, self.configuration.encode(), said)
+
+        monkeypatch.setattr(certificates, "run", run)
+
+
+@pytest.fixture
+def programs(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Programs:
+    return Programs(monkeypatch)
+
+
 def test_without_any_a_stand_in_goes_live_and_browsers_are_not_told_to_insist(settings):
     lines = certificates.settle(settings)
     assert "the edge shows the certificate of the kind stand-in" in lines
@@ -121,19 +158,95 @@ def test_a_key_of_another_pair_never_goes_live(settings):
     assert leads_to(settings) == before
 
 
-def test_what_nginx_refuses_is_taken_back(settings, monkeypatch):
+def test_what_nginx_refuses_is_taken_back_and_tried_again_by_the_next_run(settings, programs):
+    put_lineage(settings, "ecdsa")
+    certificates.settle(settings)
+    put_lineage(settings, "ecdsa")
+    programs.fails = "nginx -t"
+    for _ in range(2):
+        with pytest.raises(certificates.Trouble, match=r"refused by nginx -t.*no such thing"):
+            certificates.settle(settings)
+        assert leads_to(settings) == "store/1"
+        assert certificates.generations(settings) == [1]
+    programs.fails = ""
+    assert certificates.settle(settings)
+    assert leads_to(settings) == "store/2"
+    assert programs.asked[-2:] == ["nginx -t", "systemctl reload nginx"]
+
+
+@pytest.mark.parametrize("moment", ["lead", "try_out", "show"])
+def test_a_run_that_is_cut_short_is_finished_by_the_next_one(settings, programs, monkeypatch, moment):
+    """Killed with the link renamed and nginx not told, the next run must not find that all is well."""
     put_lineage(settings, "ecdsa")
     certificates.settle(settings)
     put_lineage(settings, "ecdsa")
 
-    def refuse(_: Any) -> None:
-        raise certificates.Trouble("nginx -t refuses it")
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(certificates, "show", refuse)
-    with pytest.raises(certificates.Trouble, match="nginx -t"):
+    with monkeypatch.context() as patched:
+        patched.setattr(certificates, moment, die)
+        with pytest.raises(KeyboardInterrupt):
+            certificates.settle(settings)
+    programs.asked.clear()
+    assert certificates.settle(settings, dry=True)
+    assert programs.asked == []
+    assert certificates.settle(settings)
+    assert programs.asked == ["nginx -t", "systemctl reload nginx"]
+    assert live(settings, "fullchain.pem") == Path(settings.lineage_dir("ecdsa"), "fullchain.pem").read_text()
+    assert certificates.settle(settings) == []
+
+
+def test_one_that_was_cut_short_and_that_nginx_refuses_is_taken_back_as_well(settings, programs, monkeypatch):
+    put_lineage(settings, "ecdsa")
+    certificates.settle(settings)
+    put_lineage(settings, "ecdsa")
+    programs.fails = "systemctl reload nginx"
+    with pytest.raises(certificates.Trouble, match="systemctl reload nginx failed"):
+        certificates.settle(settings)
+    assert leads_to(settings) == "store/2"
+    programs.fails = "nginx -t"
+    with pytest.raises(certificates.Trouble, match="served on"):
         certificates.settle(settings)
     assert leads_to(settings) == "store/1"
-    assert certificates.generations(settings) == [1]
+
+
+def test_the_former_pair_goes_when_nothing_names_it_any_more(settings, programs):
+    put_former(settings)
+    put_lineage(settings, "ecdsa")
+    programs.configuration = f"ssl_certificate {settings.former[0]};"
+    certificates.settle(settings)
+    assert all(Path(path).exists() for path in settings.former)
+    programs.configuration = f"ssl_certificate {settings.live}/fullchain.pem;"
+    assert len(certificates.settle(settings, dry=True)) == 2
+    assert all(Path(path).exists() for path in settings.former)
+    assert len(certificates.settle(settings)) == 2
+    assert not any(Path(path).exists() for path in settings.former)
+    assert certificates.settle(settings) == []
+
+
+def test_the_former_pair_stays_while_nginx_cannot_say_what_it_reads(settings, programs):
+    put_former(settings)
+    put_lineage(settings, "ecdsa")
+    programs.fails = "nginx -T"
+    certificates.settle(settings)
+    assert all(Path(path).exists() for path in settings.former)
+
+
+def test_a_host_from_before_shows_what_was_provided_until_there_is_an_obtained_one(settings):
+    pair = put_former(settings)
+    certificates.settle(settings)
+    assert live(settings, "fullchain.pem").encode() == pair.certificate
+    assert certificates.kind_of_live(settings) == "provided"
+    assert certificates.settle(settings) == []
+
+
+def test_nobody_else_can_hold_the_lock(settings):
+    with certificates.alone(settings):
+        lock = Path(settings.directory, ".lock")
+        assert lock.stat().st_mode & 0o777 == 0o600
+        with lock.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_good_one_of_another_provider_serves_until_there_is_an_obtained_one(settings):
@@ -259,3 +372,30 @@ def test_a_renewal_that_fails_is_told_and_a_missing_name_is_not_asked_for_then(s
     assert "www" not in str(told.value)
     assert "nginx" not in str(told.value)
     assert certificates.kind_of_live(settings) == "acme"
+
+
+def test_a_certificate_of_somebody_else_that_fails_is_named_and_holds_nothing_up(settings, monkeypatch):
+    put_lineage(settings, "ecdsa")
+    asked = []
+
+    def certbot(_: Any, *arguments: str, options: bool = True) -> tuple[int, str]:
+        asked.append(arguments[0])
+        return (1, "Failed to renew certificate old.example with error: gone") if arguments[0] == "renew" else (0, "")
+
+    monkeypatch.setattr(certificates, "certbot", certbot)
+    settings.key_types = ["ecdsa", "rsa"]
+    monkeypatch.setattr(certificates, "refuse_unanswered", lambda _: None)
+    with pytest.raises(certificates.Trouble) as told:
+        certificates.renew(settings)
+    assert asked == ["renew", "certonly"]
+    assert "old.example could not be renewed, which the edge does not show: gone" in str(told.value)
+    assert "bookshop.example" not in str(told.value)
+
+
+def test_what_certbot_does_not_delete_is_not_called_removed(settings, monkeypatch):
+    for kind in ("ecdsa", "rsa"):
+        put_lineage(settings, kind)
+    monkeypatch.setattr(certificates, "certbot", lambda *_, **__: (1, "it is busy"))
+    assert certificates.obtain(settings, dry=True) == ["the certificate (rsa) that is no longer wanted is removed"]
+    with pytest.raises(certificates.Trouble, match="that is no longer wanted stays: it is busy"):
+        certificates.obtain(settings)

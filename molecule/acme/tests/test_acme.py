@@ -228,16 +228,20 @@ def test_a_domain_that_does_not_validate_is_named_and_the_old_certificate_serves
 
 
 def test_back_to_one_key_and_the_other_is_no_longer_renewed(lab, app1, site):
+    """And what a host has from before there was `live` goes, for nginx names it no more."""
+    former = "/etc/slipway/tls/fullchain.pem /etc/slipway/tls/privkey.pem"
+    app1.check_output("cp -L /etc/slipway/tls/live/fullchain.pem /etc/slipway/tls/live/privkey.pem /etc/slipway/tls/")
     peer = "127.0.0.1:8099"
     done = site.apply(tls_acme_peers=[peer], tls_names=[NAME, SECOND], nginx_aliases=[SECOND])
     assert done.returncode == 0, done.stdout[-3000:]
     assert app1.check_output("ls /etc/letsencrypt/live").split() == ["README", NAME]
     with pytest.raises(ssl.SSLError):
         shown(lab, NAME, "ECDHE+aRSA")
+    assert app1.run(f"ls {former}").stdout == ""
 
 
-def test_a_challenge_that_another_edge_has_is_answered_by_this_one(lab, app1):
-    """The run before has named an address of this host as the other edge."""
+def test_a_challenge_that_another_edge_has_is_answered_by_this_one(lab, app1, acme):
+    """The run before has named an address of this host as the other edge. The server knows of this one alone."""
     path = "/.well-known/acme-challenge/token-of-the-other"
     app1.check_output(f"mkdir -p /run/peer/.well-known/acme-challenge && echo theirs >/run/peer{path}")
     app1.check_output("systemd-run -q --unit=test-peer python3 -m http.server -b 127.0.0.1 -d /run/peer 8099")
@@ -245,12 +249,19 @@ def test_a_challenge_that_another_edge_has_is_answered_by_this_one(lab, app1):
     try:
         assert http_get(lab["edge_address"], path, Host=NAME).body == b"theirs\n"
         assert http_get(lab["edge_address"], f"{path}x", Host=NAME).status == 404
+        issued = acme.issued()
+        places = " ".join(f"--{part}-dir /run/peer.state/{part}" for part in ("config", "work", "logs"))
+        app1.check_output(
+            "REQUESTS_CA_BUNDLE=/etc/slipway/tls/acme-ca.pem certbot certonly --webroot -w /run/peer --non-interactive"
+            f" --agree-tos -m ops@bookshop.example --no-directory-hooks --server {acme.directory} -d {NAME} {places}"
+        )
+        assert acme.issued() == issued + 1
         # A peer that asks is not sent on.
         assert http_get(lab["edge_address"], path, Host=NAME, **{"X-Slipway-Challenge": "1"}).status == 404
         beside = http_get(lab["edge_address"], "/.well-known/acme-challenge/../../etc/passwd", Host=NAME)
         assert beside.status in (301, 400)
     finally:
-        app1.check_output("systemctl stop test-peer && rm -r /run/peer")
+        app1.check_output("systemctl stop test-peer && rm -rf /run/peer /run/peer.state")
 
 
 def test_the_daily_check_looks_at_the_end(app1):

@@ -17,6 +17,8 @@ from tests.webhook import CANARY, LOOK, PATH, PORT
 
 ROOT = Path(__file__).resolve().parents[3]
 PLACE = "/srv/slipway-alerts"
+TLS = "/etc/slipway/tls"
+SHOWN = "openssl s_client -connect 127.0.0.1:443 -servername bookshop.localhost </dev/null 2>/dev/null"
 
 
 def test_a_test_message_arrives_from_every_host(app1, data1, webhook):
@@ -24,6 +26,26 @@ def test_a_test_message_arrives_from_every_host(app1, data1, webhook):
         assert "Sent: " in host.check_output("alerts test")
         assert len(webhook.told("test", host=name)) == 1
     assert webhook.paths == {PATH}
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ("slack", lambda body: body["text"]),
+        ("teams", lambda body: body["attachments"][0]["content"]["body"][0]["text"]),
+    ],
+    ids=["slack", "teams"],
+)
+def test_slack_and_teams_get_what_they_take(app1, webhook, form, line):
+    configuration = "/etc/slipway/alerts.json"
+    app1.check_output(f"cp -p {configuration} /run/alerts.kept")
+    app1.check_output(f'sed -i \'s/"format": "json"/"format": "{form}"/\' {configuration}')
+    try:
+        app1.check_output("alerts test")
+    finally:
+        app1.check_output(f"cp -p /run/alerts.kept {configuration} && rm /run/alerts.kept")
+    (body,) = webhook.bodies
+    assert line(body).startswith("[bookshop app1] This is a test, sent at 20")
 
 
 def test_a_service_that_fails_is_told_at_once_and_once(app1, webhook, over):
@@ -77,28 +99,57 @@ def test_a_full_file_system_is_told_by_space_and_by_inodes(app1, webhook, over):
 
 @pytest.fixture
 def short_certificate(lab, app1, monkeypatch):
-    """The edge's certificate, with ten days left."""
+    """A generation of the edge's certificate with ten days left, which `live` leads to."""
     known = secrets(lab)
     monkeypatch.setattr(pki, "SERVER_DAYS", 10)
     authority = (known["ca_certificate"], known["ca_private_key"])
     certificate, key = pki.new_server(authority, ["app1", lab["edge_name"]], [lab["edge_address"]])
-    app1.check_output("cp -a /etc/slipway/tls /etc/slipway/tls.test")
+    before = app1.check_output(f"readlink {TLS}/live")
+    app1.check_output(f"cp -a {TLS}/{before} {TLS}/store/short")
     for name, content in (("fullchain.pem", certificate), ("privkey.pem", key)):
-        app1.check_output(f"cat >/etc/slipway/tls/{name} <<'PEM'\n{content}PEM")
-    yield certificate
-    app1.check_output("rm -rf /etc/slipway/tls && mv /etc/slipway/tls.test /etc/slipway/tls && systemctl reload nginx")
+        app1.check_output(f"cat >{TLS}/store/short/{name} <<'PEM'\n{content}PEM")
+    app1.check_output(f"ln -sfn store/short {TLS}/live")
+    yield before
+    app1.check_output(f"ln -sfn {before} {TLS}/live && rm -r {TLS}/store/short && systemctl reload nginx")
+    app1.check_output("systemctl reset-failed slipway-tls-check.service")
 
 
 def test_a_certificate_near_its_end_is_told_on_disk_and_at_the_edge(lab, app1, webhook, short_certificate):
     app1.check_output(LOOK)
-    told = webhook.wait("certificate:/etc/slipway/tls/fullchain.pem", "problem")
+    told = webhook.wait(f"certificate:{TLS}/live/fullchain.pem", "problem")
     assert "expires in 9 days, at 20" in told["text"]
     # The edge still shows the old one. When a new one lies on disk and the edge shows the short one, that is told.
-    app1.check_output("systemctl reload nginx && sleep 1")
-    app1.check_output(f"cp /etc/slipway/tls.test/*.pem /etc/slipway/tls/ && {LOOK}")
+    app1.check_output("systemctl reload nginx")
+    app1.check_output(
+        f"timeout 10 sh -c 'until {SHOWN} | openssl x509 -noout -checkend 864000; [ $? = 1 ]; do :; done'"
+    )
+    app1.check_output(f"ln -sfn {short_certificate} {TLS}/live && {LOOK}")
     told = webhook.wait(f"served:{lab['edge_name']}", "problem")
     assert "which is not the one on disk, expires in 9 days" in told["text"]
     assert told["do"] == "nginx -t && systemctl reload nginx"
+    # The daily look at the edge sees the same, and a unit that fails is told by itself.
+    assert app1.run("systemctl start slipway-tls-check.service").rc != 0
+    told = webhook.wait("unit:slipway-tls-check.service", "problem")
+    assert told["text"].startswith("slipway-tls-check.service has failed (exit-code), since 20")
+
+
+def test_a_disk_that_is_full_to_the_last_byte_is_told_once_all_the_same(app1, webhook, over):
+    """The very disk that the state is on."""
+    place = "/var/lib/slipway-alerts"
+    app1.check_output(
+        f"mount -t tmpfs -o size=64k,mode=0750,uid=slipway-alerts,gid=slipway-alerts none {place}"
+        f" && ! head -c 1M /dev/zero >{place}/full"
+    )
+    try:
+        app1.check_output(f"{LOOK} && {LOOK}")
+        assert webhook.wait(f"disk:{place}", "problem")["text"].startswith(
+            f"the disk {place} is 100 % full, 0 MiB left"
+        )
+        assert len(webhook.told(f"disk:{place}")) == 1
+        app1.check_output(f"rm {place}/full")
+        over(f"disk:{place}")
+    finally:
+        app1.check_output(f"umount {place}")
 
 
 def test_a_backup_that_is_overdue_is_told(app1, webhook, over):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import fnmatch
 import glob
@@ -26,6 +27,8 @@ import json
 import math
 import os
 import pwd
+import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -41,6 +44,7 @@ CONFIGURATION = Path("/etc/slipway/alerts.json")
 WEBHOOK = Path("/etc/slipway/alerts.webhook")
 AUTHORITY = Path("/etc/slipway/alerts-ca.pem")
 STATE = Path("/var/lib/slipway-alerts")
+MEANWHILE = Path("/run/slipway-alerts")  # in memory: the lock, and the state while the disk takes nothing
 MEMORY = Path("/proc/meminfo")
 MOUNTS = Path("/proc/self/mountinfo")
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -49,7 +53,9 @@ ACCOUNT = "slipway-alerts"
 UTC = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 PATIENCE = 20  # seconds for each program that is run
-POST_PATIENCE = 10  # seconds for the webhook to answer
+POST_PATIENCE = 10  # seconds for the webhook to connect, and to say a word
+ANSWER_PATIENCE = 20  # seconds for its whole answer, however many words it says
+DELIVERY_PATIENCE = 60  # seconds for all that waits; others wait for the state meanwhile
 BATCH = 20  # messages in one post
 KEPT_SECONDS = 7 * 86400  # how long a message waits for the webhook
 AGAIN_SECONDS = 60  # after a failed post, how long `failed` leaves the next try to the timer
@@ -60,6 +66,8 @@ SILENT_SECONDS = 3600  # without a look for so long, those who log in are told
 FILE_SYSTEMS = {"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "vfat", "overlay", "tmpfs"}
 # Answers that speak of the message, not of the webhook: others may still be taken.
 REFUSED = {400, 413, 422}
+# What a disk says that takes nothing: it is full, or was made read-only after an error.
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -201,7 +209,7 @@ def mounts() -> dict[str, str]:
         fields, kind = left.split(), right.split()[0]
         if kind not in FILE_SYSTEMS:
             continue
-        device, place = fields[2], fields[4].encode().decode("unicode_escape")
+        device, place = fields[2], re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
         if device not in found or len(place) < len(found[device][0]):
             found[device] = (place, kind)
     return dict(found.values())
@@ -254,7 +262,12 @@ def files(settings: dict[str, Any], now: float) -> Iterator[Finding]:
         path, most = entry["path"], entry["hours"] * 3600
         key, do = f"file:{path}", entry.get("do") or f"ls -l --time-style=full-iso {path}"
         try:
-            times = [os.stat(match).st_mtime for match in glob.glob(path)] or [os.stat(path).st_mtime]
+            times = []
+            for match in glob.glob(path):
+                # An old one may be taken away while we look.
+                with contextlib.suppress(FileNotFoundError):
+                    times.append(os.stat(match).st_mtime)
+            times = times or [os.stat(path).st_mtime]
         except FileNotFoundError:
             yield Finding(key, f"{entry['purpose']} is overdue: {path} is not there", do)
             continue
@@ -305,9 +318,9 @@ def look_at_all(settings: dict[str, Any], now: float) -> list[Finding]:
 
 
 def boot_identity() -> str:
-    """Another one after each boot, of a server and of a container."""
+    """Another one after each boot, of a server and of a container; nothing while systemd does not answer."""
     started = properties(None, "UserspaceTimestampMonotonic").get("UserspaceTimestampMonotonic", "")
-    return f"{BOOT.read_text().strip()}:{started}"
+    return f"{BOOT.read_text().strip()}:{started}" if started else ""
 
 
 # What is told
@@ -369,6 +382,9 @@ def _back(state: dict[str, Any], key: str, now: float) -> int:
 
 
 def rebooted(state: dict[str, Any], identity: str, now: float) -> Messages:
+    if not identity:
+        # What is not known is no reboot. The next look sees it.
+        return []
     known, state["boot"] = state["boot"], identity
     stopped, state["stopped"] = state["stopped"], 0
     if not known or known == identity:
@@ -397,29 +413,47 @@ def fresh_state() -> dict[str, Any]:
 
 def read_state() -> dict[str, Any]:
     state = fresh_state()
-    try:
-        state |= json.loads((STATE / "state.json").read_text())
-    except FileNotFoundError:
-        pass
-    except ValueError as error:
-        # What was told is told again rather than never.
-        say(f"{STATE}/state.json cannot be read and is begun anew: {error}", 3)
+    for place in (MEANWHILE, STATE):
+        try:
+            return state | json.loads((place / "state.json").read_text())
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            # What was told is told again rather than never.
+            say(f"{place}/state.json cannot be read and is begun anew: {error}", 3)
     return state
 
 
 def write_state(state: dict[str, Any]) -> None:
-    new = STATE / "state.json.new"
-    with new.open("w") as file:
-        json.dump(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(STATE / "state.json")
+    """On the disk. While that takes nothing, in memory: just then there is something to tell."""
+    try:
+        write_whole(STATE / "state.json", state)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        write_whole(MEANWHILE / "state.json", state)
+    else:
+        (MEANWHILE / "state.json").unlink(missing_ok=True)
+
+
+def write_whole(path: Path, state: dict[str, Any]) -> None:
+    new = path.with_name(f"{path.name}.new")
+    try:
+        with new.open("w") as file:
+            json.dump(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
 def remembered() -> Iterator[dict[str, Any]]:
     """The state, for one process at a time; it is kept when the block ends well."""
-    with (STATE / "lock").open("w") as lock:
+    with (MEANWHILE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state = read_state()
         yield state
@@ -494,6 +528,22 @@ def plain_json(settings: dict[str, Any], told: Messages) -> dict[str, Any]:
 FORMATS = {"slack": slack, "teams": teams, "json": plain_json}
 
 
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Give up after so long, whatever the other side does: a limit for each word lets it speak for ever."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError(f"no whole answer within {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def post(url: str, body: dict[str, Any]) -> tuple[int, str]:
     """The status that was answered, and 0 with the reason when nothing was. No word of it holds the address."""
     parts = urlsplit(url)
@@ -501,7 +551,7 @@ def post(url: str, body: dict[str, Any]) -> tuple[int, str]:
         trust = ssl.create_default_context(cafile=str(AUTHORITY) if AUTHORITY.exists() else None)
         trust.minimum_version = ssl.TLSVersion.TLSv1_2
         connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=POST_PATIENCE, context=trust)
-        with contextlib.closing(connection):
+        with contextlib.closing(connection), within(ANSWER_PATIENCE):
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             headers = {"Content-Type": "application/json", "User-Agent": "slipway-alerts"}
             # Redirections are not followed: the address is a secret of this receiver, and no other host is let out to.
@@ -522,13 +572,17 @@ def deliver(state: dict[str, Any], settings: dict[str, Any], now: float) -> None
     url = webhook()
     if not url:
         return
-    while state["spool"]:
+    deadline = time.monotonic() + DELIVERY_PATIENCE
+    # The rest is for the next look.
+    while state["spool"] and time.monotonic() < deadline:
         batch = state["spool"][:BATCH]
         status, said = send(url, settings, _with_preface(state, batch, now))
         if status in REFUSED and len(batch) > 1:
             # One that it cannot take does not keep the others back.
-            taken = [one for one in batch if 200 <= send(url, settings, [one])[0] < 300]
-            state["spool"] = [one for one in state["spool"] if one not in taken]
+            for one in batch:
+                if time.monotonic() < deadline and 200 <= send(url, settings, [one])[0] < 300:
+                    state["spool"].remove(one)
+                    write_state(state)
         if not 200 <= status < 300:
             state["failing"] = state["failing"] or now
             state["tried"], state["trouble"] = now, said

@@ -8,7 +8,8 @@
 
 nginx reads one directory, `live`, a link to a generation that holds a certificate and its key together. A new
 generation is written beside it, and the link is renamed: so nginx never sees half a pair, and one that `nginx -t`
-refuses is taken back. Settings are in settings.json, which the role tls writes.
+refuses is taken back. `shown` says which generation what runs has read, so a run that was cut short is finished by the
+next one. Settings are in settings.json, which the role tls writes.
 """
 
 from __future__ import annotations
@@ -174,9 +175,18 @@ class Settings:
     def lineage_dir(self, key_type: str) -> str:
         return f"{self.certbot}/live/{self.lineage(key_type)}"
 
+    def renewed(self) -> list[str]:
+        """The types of keys of which certbot has a certificate for us that it renews."""
+        return [k for k in ("ecdsa", "rsa") if os.path.exists(f"{self.certbot}/renewal/{self.lineage(k)}.conf")]
+
     @property
     def live(self) -> str:
         return f"{self.directory}/live"
+
+    @property
+    def former(self) -> list[str]:
+        """Where the pair was before there was `live`."""
+        return [f"{self.directory}/{name}" for name in ("fullchain.pem", "privkey.pem")]
 
 
 def resolvers(path: str = "/etc/resolv.conf") -> list[str]:
@@ -266,6 +276,27 @@ def lead(link: str, target: str) -> None:
         os.unlink(f"{link}.new")
     os.symlink(target, f"{link}.new")
     os.rename(f"{link}.new", link)
+    keep_names(os.path.dirname(link))
+
+
+def keep_names(directory: str) -> None:
+    """Have the names in a directory outlast a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def leads_to(settings: Settings) -> str:
+    return os.readlink(settings.live) if os.path.islink(settings.live) else ""
+
+
+def last_shown(settings: Settings) -> str:
+    """The generation that what runs was told of, as the link has it; nothing when there was none."""
+    with contextlib.suppress(FileNotFoundError), open(f"{settings.directory}/shown") as stream:
+        return stream.read().strip()
+    return ""
 
 
 def generations(settings: Settings) -> list[int]:
@@ -343,6 +374,10 @@ def best(settings: Settings, dry: bool) -> tuple[str, dict[str, Pair], list[str]
     shown = read_pair(settings.live)
     if shown and kind_of_live(settings) in ("acme", "provided") and shown.leaf.end > time.time():
         return "acme", {}, []
+    # So is the one that was provided before there was `live`.
+    former = None if shown else read_pair(settings.directory)
+    if former and former.leaf.end > time.time():
+        return "provided", {"": former}, []
     pairs, lines = selfsigned(settings, 30, dry)
     return "stand-in", pairs, lines
 
@@ -350,8 +385,7 @@ def best(settings: Settings, dry: bool) -> tuple[str, dict[str, Pair], list[str]
 def stop_others(settings: Settings, dry: bool) -> list[str]:
     """What another provider's timer renewed is shown to nobody any more, and would fail for ever some day."""
     units = {"slipway-tls-renew.timer"} if settings.provider != "selfsigned" else set()
-    ours = any(os.path.exists(f"{settings.certbot}/renewal/{settings.lineage(kind)}.conf") for kind in ("ecdsa", "rsa"))
-    if settings.provider != "acme" and ours:
+    if settings.provider != "acme" and settings.renewed():
         units.add("certbot.timer")
     stopped = [unit for unit in sorted(units) if is_active(unit)]
     for unit in stopped if not dry else []:
@@ -365,53 +399,86 @@ def settle(settings: Settings, dry: bool = False) -> list[str]:
     kind, pairs, lines = best(settings, dry)
     lines += stop_others(settings, dry)
     if not pairs:
-        return lines
+        return lines + remove_former(settings, dry)
     wanted = render(settings, kind, pairs)
+    target, before = leads_to(settings), last_shown(settings)
     found = differences(settings.live, wanted)
-    if not found:
-        return lines
-    lines += [*found, f"the edge shows the certificate of the kind {kind}"]
+    if not found and target == before:
+        return lines + remove_former(settings, dry)
+    if found:
+        lines += [*found, f"the edge shows the certificate of the kind {kind}"]
+    else:
+        lines.append(f"{target} was put in place by a run that ended before what runs had read it")
     if dry:
         return lines
     for pair in pairs.values():
         pair.refuse_unfit()
-    number = max(generations(settings), default=0) + 1
-    directory = f"{settings.directory}/store/{number}"
-    os.makedirs(directory, mode=0o755, exist_ok=True)
+    if found:
+        target = write_generation(settings, wanted)
+        lead(settings.live, target)
+    try:
+        try_out(settings)
+    except Trouble:
+        if before and before != target and os.path.isdir(f"{settings.directory}/{before}"):
+            lead(settings.live, before)
+            shutil.rmtree(f"{settings.directory}/{target}")
+        raise
+    show(settings)
+    write(f"{settings.directory}/shown", f"{target}\n".encode(), 0o644)
+    for old in generations(settings):
+        if f"store/{old}" not in (target, before):
+            shutil.rmtree(f"{settings.directory}/store/{old}")
+    return lines + remove_former(settings, dry)
+
+
+def write_generation(settings: Settings, wanted: dict[str, tuple[bytes, int]]) -> str:
+    """A new one, complete on the disk; where the link shall lead."""
+    target = f"store/{max(generations(settings), default=0) + 1}"
+    directory = f"{settings.directory}/{target}"
+    os.makedirs(directory, mode=0o755)
     for name, (content, mode) in wanted.items():
         write(f"{directory}/{name}", content, mode)
-    before = os.readlink(settings.live) if os.path.islink(settings.live) else ""
-    lead(settings.live, f"store/{number}")
-    try:
-        show(settings)
-    except Trouble:
-        if before:
-            lead(settings.live, before)
-            shutil.rmtree(directory)
-        raise
-    kept = {number, int(os.path.basename(before)) if before else number}
-    for old in generations(settings):
-        if old not in kept:
-            shutil.rmtree(f"{settings.directory}/store/{old}")
-    return lines
+    for place in (directory, os.path.dirname(directory)):
+        keep_names(place)
+    return target
+
+
+def try_out(settings: Settings) -> None:
+    """Have nginx, where it runs, judge what it would read."""
+    if "nginx" not in settings.services or not is_active("nginx"):
+        return
+    tested = run("nginx", "-t")
+    if tested.returncode:
+        said = [line for line in tested.stderr.decode(errors="replace").splitlines() if "[emerg]" in line]
+        raise Trouble(
+            "the new certificate, or nginx's configuration, is refused by nginx -t; what was served before is"
+            f" served on: {said[0] if said else 'see nginx -t'}"
+        )
 
 
 def show(settings: Settings) -> None:
     """Have what runs read the new generation. What does not run reads it when it starts."""
-    for service in settings.services:
-        if not is_active(service):
-            continue
-        if service == "nginx":
-            tested = run("nginx", "-t")
-            if tested.returncode:
-                said = [line for line in tested.stderr.decode(errors="replace").splitlines() if "[emerg]" in line]
-                raise Trouble(
-                    "the new certificate, or nginx's configuration, is refused by nginx -t; what was served before is"
-                    f" served on: {said[0] if said else 'see nginx -t'}"
-                )
+    for service in filter(is_active, settings.services):
         done = run("systemctl", "reload", service)
         if done.returncode:
             raise Trouble(f"systemctl reload {service} failed: {done.stderr.decode(errors='replace').strip()}")
+
+
+def remove_former(settings: Settings, dry: bool) -> list[str]:
+    """The pair that lay here before there was `live` goes, once no configuration names it."""
+    left = [path for path in settings.former if os.path.exists(path)]
+    if not left or not os.path.exists(settings.live):
+        return []
+    try:
+        read = run("nginx", "-T")
+    except Trouble:
+        # There is no nginx yet that could tell.
+        return []
+    if read.returncode or any(path.encode() in read.stdout for path in left):
+        return []
+    for path in left if not dry else []:
+        os.unlink(path)
+    return [f"{path} is removed, for nothing reads it any more" for path in left]
 
 
 # ACME
@@ -549,40 +616,51 @@ def rehearse(settings: Settings) -> None:
 def obtain(settings: Settings, dry: bool = False) -> list[str]:
     """Ask for what is missing. What fails leaves what is served alone."""
     if settings.provider != "acme":
-        return []
+        return settle(settings, dry)
     reasons = {kind: why for kind in settings.key_types if (why := why_obtain(settings, kind))}
     lines = [f"a certificate ({kind}) is asked for, for {why}" for kind, why in reasons.items()]
+    # They would be renewed for ever, and shown to nobody.
+    idle = [kind for kind in settings.renewed() if kind not in settings.key_types]
     if dry:
-        return lines
+        return lines + [f"the certificate ({kind}) that is no longer wanted is removed" for kind in idle]
     if reasons:
         refuse_unanswered(settings)
         if settings.acme["staging_first"]:
             rehearse(settings)
     for kind in reasons:
         request(settings, kind, settings.acme["directory"])
-    for kind in {"ecdsa", "rsa"} - set(settings.key_types):
-        # It would be renewed for ever, and shown to nobody.
-        if os.path.exists(f"{settings.certbot}/renewal/{settings.lineage(kind)}.conf"):
-            lines += settle(settings)
-            certbot(settings, "delete", "--cert-name", settings.lineage(kind), options=False)
-            lines.append(f"the certificate ({kind}) that is no longer wanted is removed")
+    for kind in idle:
+        lines += settle(settings)
+        code, output = certbot(settings, "delete", "--cert-name", settings.lineage(kind), options=False)
+        if code:
+            raise Trouble(f"the certificate ({kind}) that is no longer wanted stays: {explain(output)}; {AGAIN}")
+        lines.append(f"the certificate ({kind}) that is no longer wanted is removed")
     return lines + settle(settings)
 
 
 def renew(settings: Settings) -> list[str]:
     """What the timer does. What is due comes first: a new name that fails must not keep the old ones from it."""
-    lines, troubles = [], []
+    lines, troubles, foreign = [], [], False
     if settings.provider == "acme":
         if any(os.path.exists(settings.lineage_dir(kind)) for kind in ("ecdsa", "rsa")):
             code, output = certbot(settings, "renew", "--no-random-sleep-on-renew", options=False)
-            if code:
+            mine = {settings.lineage(kind) for kind in ("ecdsa", "rsa")}
+            failed = set(re.findall(r"Failed to renew certificate (\S+) with error:", output))
+            # A former app_domain's, or one that somebody obtained by hand: it holds nothing of ours up.
+            foreign = code != 0 and bool(failed) and not failed & mine
+            if foreign:
+                troubles.append(
+                    f"{', '.join(sorted(failed))} could not be renewed, which the edge does not show:"
+                    f" {explain(output)}. If nobody wants it any more: certbot delete --cert-name NAME"
+                )
+            elif code:
                 troubles.append(
                     f"the certificate for {settings.name} could not be renewed. The ACME server"
                     f" {settings.acme['directory']}: {explain(output)}. The one that is here is served on"
                 )
         try:
             lines += settle(settings)
-            if not troubles:
+            if foreign or not troubles:
                 lines += obtain(settings)
         except Trouble as trouble:
             troubles.append(str(trouble))
@@ -667,7 +745,8 @@ def check(settings: Settings) -> list[str]:
 @contextlib.contextmanager
 def alone(settings: Settings) -> Iterator[None]:
     """One at a time: a run of the playbook and the timer may meet."""
-    with open(f"{settings.directory}/.lock", "w") as stream:
+    # Whoever could open it could hold it, and so keep certificates from being renewed.
+    with open(os.open(f"{settings.directory}/.lock", os.O_WRONLY | os.O_CREAT, 0o600), "w") as stream:
         deadline = time.monotonic() + LOCK_PATIENCE
         while True:
             try:
