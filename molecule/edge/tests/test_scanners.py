@@ -68,7 +68,7 @@ def scanner(lab):
     def run(*command: str, given: str | None = None) -> str:
         argv = ["docker", "exec", "-i", "-e", "DEBIAN_FRONTEND=noninteractive", name, *command]
         done = subprocess.run(argv, input=given, capture_output=True, text=True, check=False, timeout=300)
-        return done.stdout + done.stderr
+        return done.stdout
 
     subprocess.run(remove, capture_output=True, check=False)
     place = ["--name", name, "--label", f"slipway.lab={lab['name']}", "--network", lab["network"]]
