@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.story import end_on_signals
 from lab.state import TOPOLOGIES
-from tests.tally import tally
+from tests.tally import tally, told
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = os.environ.get("SLIPWAY_LAB") or "molecule"
@@ -289,6 +289,8 @@ def main() -> int:
                 subprocess.run(["lab/lab.py", "down"], cwd=ROOT, check=False, env={**os.environ, **lane.environment})
 
     result = tally(sorted(REPORTS.glob("*.xml")))
+    for line in told(sorted(REPORTS.glob("*.xml"))):
+        print(line)
     for failure in result.failed:
         print(f"FAILED {failure}")
     if result.skipped:
