@@ -33,13 +33,13 @@ class Orders:
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._work, daemon=True)
 
-    def one(self) -> tuple[int, str | None]:
+    def one(self, book: int = 1) -> tuple[int, str | None]:
         name = self.lab["edge_name"]
         connection = http.client.HTTPSConnection(name, timeout=10, context=self.trust)
         plain = socket.create_connection((self.lab["edge_address"], 443), 10)
         connection.sock = self.trust.wrap_socket(plain, server_hostname=name)
         try:
-            body = json.dumps({"book": 1, "quantity": 1, "email": EMAIL})
+            body = json.dumps({"book": book, "quantity": 1, "email": EMAIL})
             headers = {"Content-Type": "application/json", "User-Agent": self.run}
             connection.request("POST", "/api/orders/", body, headers)
             answer = connection.getresponse()
@@ -106,11 +106,11 @@ class Traffic:
     def lines(self) -> int:
         return int(self.edge1.check_output(f"wc -l <{LOG}"))
 
-    def wait_for(self, name: str, seconds: float) -> None:
-        """Until requests of this run are answered by a host."""
+    def wait_for(self, name: str, seconds: float, answers: int = 1) -> None:
+        """Until so many requests of this run were answered by a host."""
         begun, since = time.monotonic(), self.lines()
-        while not self.backends(since)[name]:
-            assert time.monotonic() - begun < seconds, f"{name} answered nothing for {seconds} s"
+        while (found := self.backends(since)[name]) < answers:
+            assert time.monotonic() - begun < seconds, f"{name} answered {found} requests in {seconds} s"
             time.sleep(0.5)
 
     def told(self) -> str:
