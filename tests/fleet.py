@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Any
 
 from benchmarks.loadgen import Load, Plan
-from tests.outside import context
+from tests.outside import context, https
 
 APPS = ("app1", "app2")
 EMAIL = "reader@fleet.example"
@@ -138,3 +138,15 @@ def wait_for_ssh(ops: Any, name: str, seconds: float = 90) -> None:
 
 def engine(*words: str) -> None:
     subprocess.run(["docker", *words], check=True, stdout=subprocess.DEVNULL, timeout=120)
+
+
+def wait_until_all_answer(lab: dict[str, Any], edge1: Any, seconds: float = 30) -> None:
+    """A host that refused a moment ago is not asked again for some seconds."""
+    agent, end = f"all/{time.time()}", time.monotonic() + seconds
+    places = {f"{lab['hosts'][name]['ipv4']}:8443" for name in APPS}
+    seen: set[str] = set()
+    while seen != places:
+        assert time.monotonic() < end, f"only {seen or 'nobody'} answered for {seconds} s"
+        https(lab, headers={"User-Agent": agent})
+        lines = map(json.loads, edge1.check_output(f"tail -n 200 {LOG}").splitlines())
+        seen = {line["backend"] for line in lines if line["user_agent"] == agent and "," not in line["backend"]}

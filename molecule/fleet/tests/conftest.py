@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import testinfra
 
-from tests.fleet import Traffic
+from tests.fleet import Traffic, wait_until_all_answer
 
 
 @pytest.fixture(scope="session")
@@ -50,12 +50,13 @@ def traffic(lab, edge1, record_property, capsys):  # type: ignore[no-untyped-def
 
 
 @pytest.fixture(scope="session")
-def serving(ops, edge, cargo):  # type: ignore[no-untyped-def]
-    """A release is live on all hosts: what is there, or else good-1."""
+def serving(lab, edge1, ops, edge, cargo):  # type: ignore[no-untyped-def]
+    """A release is live on all hosts, what is there or else good-1, and the edge takes each of the app's."""
     release = ops.live()
     if release is None:
         run = ops.deploy(cargo["good-1"]["artifact"])
         assert run.code == 0, run.output
         release = cargo["good-1"]["id"]
     edge.wait(30, release=release)
+    wait_until_all_answer(lab, edge1)
     return release

@@ -86,6 +86,7 @@ def test_the_app_learns_who_asked_and_cannot_be_lied_to(lab, ops, app2, edge1, s
         app2.check_output(f"ln -sfn {live} /run/app/next.sock && mv -T /run/app/next.sock /run/app/current.sock")
         app2.check_output("systemctl stop test-echo; rm -rf /run/app/echo /run/echo.py")
         assert ops.releasectl("undrain", host="app1")["ok"]
+        fleet.wait_until_all_answer(lab, edge1)
     seen = {name.lower(): value for name, value in answer["headers"].items()}
     client = entries(edge1, user_agent="liar/1")[-1]["client"]
     assert answer["release"] == "echo"
@@ -108,6 +109,7 @@ def test_a_host_with_another_certificate_gets_nothing(lab, app2, edge1, serving)
     finally:
         app2.check_output("rm -rf /etc/slipway/backend && mv /etc/slipway/backend.kept /etc/slipway/backend")
         app2.check_output("systemctl reload nginx && sleep 1")
+    fleet.wait_until_all_answer(lab, edge1)
     assert {answer.status for answer in answers} == {200}
     one, two = (f"{lab['hosts'][name]['ipv4']}:{PORT}" for name in fleet.APPS)
     seen = [entry["backend"] for entry in entries(edge1, user_agent=agent)]
