@@ -49,7 +49,7 @@ class Orders:
             connection.close()
 
     def _work(self) -> None:
-        while not self.stop.wait(0.03):
+        while not self.stop.wait(0.05):
             self.sent += 1
             try:
                 status, release = self.one()
@@ -69,7 +69,7 @@ class Traffic:
         self.edge1, self.lab, self.title = edge1, lab, title
         self.run = f"fleet-{next(self.numbers)}-{int(time.time())}"
         plan = Plan(
-            address=lab["edge_address"], host=lab["edge_name"], ca_file=lab["ca"], run_id=self.run, rate=30.0,
+            address=lab["edge_address"], host=lab["edge_name"], ca_file=lab["ca"], run_id=self.run, rate=20.0,
             kept=8, pages=("/",), api=("/api/books/",), slow_share=0.02, slow_path="/slow?seconds=1", timeout=20.0,
         )  # fmt: skip
         self.load = Load(plan)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.cargo import variants
 from tests import fleet
 from tests.inside import reaches
 from tests.outside import changes, https, is_open
@@ -57,13 +58,6 @@ def test_only_the_edge_gets_to_the_port(lab, edge1, worker1, app2, family, servi
         assert not is_open(address, PORT)
         assert not reaches(worker1, address, PORT)
     assert not reaches(app2, lab["hosts"]["app1"][family], PORT)
-
-
-def test_the_list_and_a_scan_from_outside_agree(ops, serving):
-    run = ops.playbook(
-        "playbooks/verify_ports.yml", "-e", "firewall_scan_ports=22,80,443,8081,8443", "--limit=edge:app"
-    )
-    assert run.code == 0, run.output
 
 
 def test_the_app_learns_who_asked_and_cannot_be_lied_to(lab, ops, app2, edge1, serving):
@@ -164,18 +158,21 @@ def test_two_schedulers_are_refused_before_anything_changes(ops, cargo, tmp_path
 
 
 def test_the_edge_alone_can_be_seen_to(ops, serving):
-    run = ops.playbook("playbooks/site.yml", "--limit=edge1", "--tags=nginx")
+    run = ops.playbook("playbooks/site.yml", "--limit=edge1", "--tags=nginx", "--skip-tags=hardening")
     assert run.code == 0, run.output
-    assert changes(run.output) == {"edge1": 0}
+    # At most its record of what was applied, which names the limit.
+    assert changes(run.output) in ({"edge1": 0}, {"edge1": 1})
+    assert "changed: [edge1]" not in run.output.partition("Record the commit")[0]
 
 
-def test_no_host_switches_before_every_edge_has_the_files(ops, edge, edge1, cargo, serving):
-    """The edge cannot take the new release's files, and so nobody switches."""
-    edge1.check_output("mv /var/www/app/static /var/www/app/static.kept && touch /var/www/app/static")
+def test_no_host_switches_before_every_edge_has_the_release(lab, ops, edge, edge1, serving):
+    """The edge cannot build it, and so there is nobody who switches."""
+    light = variants(["featherweight-1"], lab["name"])["featherweight-1"]
+    edge1.check_output("mv /usr/local/bin/uv /usr/local/bin/uv.kept")
     try:
-        run = ops.deploy(cargo["good-2"]["artifact"])
+        run = ops.deploy(light["artifact"])
     finally:
-        edge1.check_output("rm /var/www/app/static && mv /var/www/app/static.kept /var/www/app/static")
+        edge1.check_output("mv /usr/local/bin/uv.kept /usr/local/bin/uv")
     assert run.code != 0
     assert "edge1: " in run.closing
     assert f"nothing was switched, {serving} still serves" in run.closing
