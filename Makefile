@@ -14,6 +14,7 @@ HOST ?= app1
 SWITCHES ?= 50
 
 export SLIPWAY_LAB := $(LAB)
+export SLIPWAY_TOPOLOGY
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help setup check test test-full vm-test prove demo bench bench-edge artifact docs lab-up lab-down lab-ssh lock clean

@@ -109,7 +109,7 @@ class Operations:
 
     def playbook(self, name: str, *extra: str, cwd: Path = ROOT) -> Run:
         # Group variables lie beside playbooks/; for other playbooks, beside this other inventory of the same hosts.
-        inventory = "inventories/lab" if name.startswith("playbooks/") else ".config/molecule/inventory"
+        inventory = self.facts["inventory"] if name.startswith("playbooks/") else ".config/molecule/inventory"
         program = Path(sys.executable).with_name("ansible-playbook")
         command = [str(program), "-i", str(ROOT / inventory), str(ROOT / name), *extra]
         environment = {
@@ -137,10 +137,10 @@ class Operations:
     def rollback(self, release: str = "") -> Run:
         return self.playbook("playbooks/rollback.yml", *(["-e", f"release_id={release}"] if release else []))
 
-    def as_deployer(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Log in to app1 with the deploy key and run a command line."""
+    def as_deployer(self, *words: str, host: str = "app1") -> subprocess.CompletedProcess[str]:
+        """Log in with the deploy key and run a command line."""
         return subprocess.run(
-            ["ssh", "-F", self.facts["ssh_config"], "deployer@app1", *words],
+            ["ssh", "-F", self.facts["ssh_config"], f"deployer@{host}", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -148,8 +148,8 @@ class Operations:
             check=False,
         )
 
-    def releasectl(self, *words: str) -> dict[str, Any]:
-        done = self.as_deployer("sudo", "-n", "/usr/local/sbin/releasectl", *words, "--json")
+    def releasectl(self, *words: str, host: str = "app1") -> dict[str, Any]:
+        done = self.as_deployer("sudo", "-n", "/usr/local/sbin/releasectl", *words, "--json", host=host)
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return answer
 
