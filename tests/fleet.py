@@ -20,6 +20,8 @@ EMAIL = "reader@fleet.example"
 # Of a shop that sold out an order is answered too, by the app.
 ANSWERED = (201, 409)
 LOG = "/var/log/nginx/access.log"
+# How long a client waits before it gives up, in seconds: processes that start on a busy machine take theirs.
+PATIENCE = 30.0
 
 
 class Orders:
@@ -35,8 +37,8 @@ class Orders:
 
     def one(self, book: int = 1) -> tuple[int, str | None]:
         name = self.lab["edge_name"]
-        connection = http.client.HTTPSConnection(name, timeout=10, context=self.trust)
-        plain = socket.create_connection((self.lab["edge_address"], 443), 10)
+        connection = http.client.HTTPSConnection(name, timeout=PATIENCE, context=self.trust)
+        plain = socket.create_connection((self.lab["edge_address"], 443), PATIENCE)
         connection.sock = self.trust.wrap_socket(plain, server_hostname=name)
         try:
             body = json.dumps({"book": book, "quantity": 1, "email": EMAIL})
@@ -70,7 +72,7 @@ class Traffic:
         self.run = f"fleet-{next(self.numbers)}-{int(time.time())}"
         plan = Plan(
             address=lab["edge_address"], host=lab["edge_name"], ca_file=lab["ca"], run_id=self.run, rate=20.0,
-            kept=8, pages=("/",), api=("/api/books/",), slow_share=0.02, slow_path="/slow?seconds=1", timeout=20.0,
+            kept=8, pages=("/",), api=("/api/books/",), slow_share=0.02, slow_path="/slow?seconds=1", timeout=PATIENCE,
         )  # fmt: skip
         self.load = Load(plan)
         self.user_agent = plan.user_agent
@@ -88,7 +90,7 @@ class Traffic:
             if error[0] is None:
                 time.sleep(1)
             self.orders.stop.set()
-            self.orders.thread.join(30)
+            self.orders.thread.join(PATIENCE)
             self.gets = self.load.stop()["total"]
         finally:
             self.load.__exit__(*error)
