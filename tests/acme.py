@@ -5,7 +5,9 @@ Encrypt would. Names lead where `names` says."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import ssl
 import subprocess
 import time
@@ -13,10 +15,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from cryptography import x509
+
 from lab import pki
 from lab.secrets import Secrets
 from lab.state import Lab
-from tests.outside import play
+from tests.outside import play, tls
 
 # Certbot renews what ends within 30 days; the daily check complains of what ends within 21.
 DAYS = 25
@@ -140,3 +144,38 @@ def start(host: Any, unit: str) -> tuple[bool, str]:
     said = host.check_output(f"journalctl --sync; journalctl -o json --after-cursor='{cursor}' -u {unit}")
     lines = [json.loads(line) for line in said.splitlines()]
     return done.rc == 0, "\n".join(str(line["MESSAGE"]) for line in lines if line.get("SYSLOG_IDENTIFIER") != "systemd")
+
+
+def shown(lab: dict[str, Any], name: str = NAME, ciphers: str = "") -> x509.Certificate:
+    """What the edge shows, trusted or not."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    if ciphers:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ciphers)
+    with (
+        socket.create_connection((lab["edge_address"], 443), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname=name) as shaken,
+    ):
+        return x509.load_der_x509_certificate(shaken.getpeercert(binary_form=True) or b"")
+
+
+def shows_another(lab: dict[str, Any], before: x509.Certificate) -> bool:
+    """Whether a new one is shown: nginx's old processes take connections for a moment after a reload."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if shown(lab) != before:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def is_trusted(lab: dict[str, Any], root: str, name: str = NAME) -> bool:
+    with contextlib.suppress(ssl.SSLError), tls(lab["edge_address"], 443, name, root):
+        return True
+    return False
+
+
+def told(done: Any) -> str:
+    """The end of what a play printed, on one line."""
+    return " ".join((done.stdout + done.stderr).split())[-1500:]

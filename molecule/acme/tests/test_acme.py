@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 import ssl
-import time
 from typing import Any
 
 import pytest
@@ -14,32 +11,20 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from benchmarks.loadgen.plan import Plan
 from benchmarks.loadgen.process import Load
-from tests.acme import ASTRAY, CONVERGE, HASHED, NAME, SECOND, WIPE, start
-from tests.outside import changes, http_get, https, play, tls
-
-
-def shown(lab: dict[str, Any], name: str = NAME, ciphers: str = "") -> x509.Certificate:
-    """What the edge shows, trusted or not."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if ciphers:
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        context.set_ciphers(ciphers)
-    with (
-        socket.create_connection((lab["edge_address"], 443), timeout=10) as plain,
-        context.wrap_socket(plain, server_hostname=name) as shaken,
-    ):
-        return x509.load_der_x509_certificate(shaken.getpeercert(binary_form=True) or b"")
-
-
-def shows_another(lab: dict[str, Any], before: x509.Certificate) -> bool:
-    """Whether a new one is shown: nginx's old processes take connections for a moment after a reload."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if shown(lab) != before:
-            return True
-        time.sleep(0.1)
-    return False
+from tests.acme import (
+    ASTRAY,
+    CONVERGE,
+    HASHED,
+    NAME,
+    SECOND,
+    WIPE,
+    is_trusted,
+    shown,
+    shows_another,
+    start,
+    told,
+)
+from tests.outside import changes, http_get, https, play
 
 
 def names(certificate: x509.Certificate) -> set[str]:
@@ -47,21 +32,10 @@ def names(certificate: x509.Certificate) -> set[str]:
     return set(found.get_values_for_type(x509.DNSName))
 
 
-def is_trusted(lab: dict[str, Any], root: str, name: str = NAME) -> bool:
-    with contextlib.suppress(ssl.SSLError), tls(lab["edge_address"], 443, name, root):
-        return True
-    return False
-
-
 def asked(host: Any, path: str) -> str:
     """The head of an answer, whoever vouches for the certificate."""
     ask = f"curl -ksS -D - -o /dev/null --resolve {NAME}:443:127.0.0.1 https://{NAME}{path}"
     return str(host.check_output(ask)).lower()
-
-
-def told(done: Any) -> str:
-    """The end of what a play printed, on one line."""
-    return " ".join((done.stdout + done.stderr).split())[-1500:]
 
 
 def test_without_a_certificate_and_without_the_server_a_stand_in_serves_and_the_run_says_why(lab, app1, acme, site):

@@ -37,8 +37,8 @@ def traffic(lab, edge1, record_property, capsys):  # type: ignore[no-untyped-def
     """Load on the edge; what was lost is printed, and is in the closing lines of bin/test."""
     made: list[Traffic] = []
 
-    def begin(title: str) -> Traffic:
-        made.append(Traffic(lab, edge1, title))
+    def begin(title: str, ca: str = "") -> Traffic:
+        made.append(Traffic({**lab, "ca": ca or lab["ca"]}, edge1, title))
         return made[-1]
 
     yield begin
