@@ -28,7 +28,7 @@ ACCELERATORS = ("auto", "kvm", "tcg")
 # on a processor that has Meltdown the kernel takes a third longer to fork.
 # The kernel takes one that has AES for one that has PCLMULQDQ as well.
 EMULATED = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+aes,+pclmulqdq"
-# What the kernel does against flaws of a processor that is not there, and against its own: a quarter of each fork.
+# Without what the kernel does against flaws, its own and those of a processor that is not there: each fork pays for it.
 # It is the provider's to choose, as the processor is, and no role sets it.
 UNBURDENED = "mitigations=off init_on_alloc=0"
 

@@ -35,7 +35,7 @@ from lab.hosts import free_port
 from lab.state import ROOT, Lab, LabError
 from lab.vm import disk, machine, tools
 from lab.vm.state import Guest
-from plugins.auditing.catalogue import load
+from plugins.auditing import catalogue
 from tests.outside import https
 from tests.tally import tally
 
@@ -275,8 +275,7 @@ class Run:
 
 def of_the_kernel() -> list[str]:
     """The controls that a container cannot answer; all others are asked of one by molecule/audit."""
-    catalogue = load().by_id()
-    return [identity for identity, control in catalogue.items() if control.needs == "kernel"]
+    return [control.id for control in catalogue.load().controls if control.needs == "kernel"]
 
 
 def perform(run: Run, keep: bool) -> int:
