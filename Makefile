@@ -14,9 +14,10 @@ HOST ?= app1
 SWITCHES ?= 50
 
 export SLIPWAY_LAB := $(LAB)
+export SLIPWAY_TOPOLOGY
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup check test test-full vm-test prove demo bench artifact docs lab-up lab-down lab-ssh lock clean
+.PHONY: help setup check test test-full vm-test prove demo bench bench-edge artifact docs lab-up lab-down lab-ssh lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -50,6 +51,10 @@ demo: ## the whole way on a local host: serve, release under load, refuse, roll 
 bench: ## measure lost requests and times, SWITCHES=n
 	@bin/setup --engine
 	@bin/bench --switches $(SWITCHES)
+
+bench-edge: ## measure what the edge costs, against a bare nginx and Gunicorn's own socket
+	@bin/setup --engine
+	@bin/bench --edge
 
 artifact: ## pack examples/bookshop from git into dist/
 	@bin/setup

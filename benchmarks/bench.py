@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import edge
 from benchmarks.loadgen import Load, LoadError
 from benchmarks.site import ADMIN, Site, load_average
 from benchmarks.story import ROOT, Ran, StepFailed, Story, end_on_signals, table
@@ -375,10 +376,19 @@ def main() -> int:
     parser.add_argument("--switches", type=int, default=50, help="how many of ours (default: 50)")
     parser.add_argument("--repeats", type=int, help="how often each time is taken (default: 5, or 3 below 20 switches)")
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second (default: 100)")
+    parser.add_argument("--edge", action="store_true", help="what the edge costs instead: benchmarks/edge.py")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="with --edge: how often each way is measured (default: 5)"
+    )
+    parser.add_argument("--seconds", type=int, default=4, help="with --edge: for how long (default: 4)")
     options = parser.parse_args()
     if not 1 <= options.switches <= 1000:
         parser.error("--switches takes 1 to 1000")
     end_on_signals()
+    if options.edge:
+        if not (1 <= options.rounds <= 100 and 1 <= options.seconds <= 60):
+            parser.error("--rounds takes 1 to 100, --seconds 1 to 60")
+        return edge.main(os.environ.get("SLIPWAY_LAB") or "lab", options.rounds, options.seconds)
     repeats = options.repeats or (5 if options.switches >= 20 else 3)
     return Bench(os.environ.get("SLIPWAY_LAB") or "lab", options.switches, repeats, options.rate).run()
 

@@ -1,4 +1,4 @@
-"""The lab's verbs. SLIPWAY_LAB names the lab (default: lab)."""
+"""The lab's verbs. SLIPWAY_LAB names the lab (default: lab), SLIPWAY_TOPOLOGY a new one's hosts: host or fleet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab import engine, files, hosts, image, network
 from lab.secrets import Secrets
-from lab.state import HOSTS, ROOT, Lab, LabError, Progress
+from lab.state import ROOT, TOPOLOGIES, Lab, LabError, Progress, write
 from lab.vm import disk, machine
 from lab.vm.state import Guest
 
@@ -24,6 +24,7 @@ def up(lab: Lab) -> None:
     say = Progress()
     with _alone(lab):
         hosts.refuse_strangers(lab)
+        write(lab.topology_file, lab.topology + "\n")
         files.ensure_keys(lab)
         chosen = _standing_image(lab) or image.find_or_build(say)
         addresses = network.ensure(lab)
@@ -33,11 +34,11 @@ def up(lab: Lab) -> None:
         files.ensure_certificates(lab, secrets, addresses)
         secrets.save()
         hosts.ensure(lab, chosen, addresses, port, say)
-        files.write_known_hosts(lab, {host: hosts.host_keys(lab, host) for host in HOSTS})
+        files.write_known_hosts(lab, {host: hosts.host_keys(lab, host) for host in lab.hosts})
         files.write_ssh_config(lab, addresses)
         files.write_inventory(lab, secrets, addresses)
         files.write_facts(lab, chosen, addresses, port)
-    places = ", ".join(f"{host} {addresses[host]['ipv4']}" for host in HOSTS)
+    places = ", ".join(f"{host} {addresses[host]['ipv4']}" for host in lab.hosts)
     say(f"lab {lab.name} is up: {places}; its edge will answer at https://bookshop.localhost:{port}/")
 
 
@@ -67,7 +68,7 @@ def down(lab: Lab) -> None:
 
 
 def status(lab: Lab) -> None:
-    for host in HOSTS:
+    for host in lab.hosts:
         found = engine.inspect("container", [lab.container(host)])
         state = found[0]["State"]["Status"] if found else "absent"
         place = lab.facts()["hosts"][host]["ipv4"] if lab.facts_file.is_file() else "-"
@@ -95,8 +96,8 @@ def restart(lab: Lab, host: str) -> None:
 
 def _standing_image(lab: Lab) -> str:
     """A lab that stands keeps its image: a changed recipe takes effect with the next lab."""
-    found = engine.inspect("container", [lab.container(host) for host in HOSTS])
-    return str(found[0]["Config"]["Image"]) if len(found) == len(HOSTS) else ""
+    found = engine.inspect("container", [lab.container(host) for host in lab.hosts])
+    return str(found[0]["Config"]["Image"]) if len(found) == len(lab.hosts) else ""
 
 
 def end_connections(lab: Lab) -> None:
@@ -134,11 +135,12 @@ def main() -> int:
     verbs.add_parser("down", help="remove all of it")
     verbs.add_parser("status", help="which hosts stand, and where")
     verbs.add_parser("facts", help="what the lab knows, as JSON")
+    known = sorted({host for names, _ in TOPOLOGIES.values() for host in names})
     ssh = verbs.add_parser("ssh", help="a root shell, or one command, on a host")
-    ssh.add_argument("host", choices=HOSTS)
+    ssh.add_argument("host", choices=known)
     ssh.add_argument("command", nargs=argparse.REMAINDER)
     again = verbs.add_parser("restart", help="restart a host, as a reboot would")
-    again.add_argument("host", choices=HOSTS)
+    again.add_argument("host", choices=known)
     options = parser.parse_args()
     os.chdir(ROOT)
     try:

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from lab import outbound, pki
 from lab.secrets import Secrets
-from lab.state import EDGE_HOST, EDGE_NAME, HOSTS, ROOT, Lab, write
+from lab.state import EDGE_NAME, ROOT, Lab, write
 
 # Who comes with which key.
 KEYS = ("provider", "admin", "deploy")
@@ -39,9 +39,9 @@ def ensure_certificates(lab: Lab, secrets: Secrets, addresses: dict[str, dict[st
             certificate, key = pki.new_authority(f"Slipway lab {lab.name}: {title}")
             secrets.values |= {f"{authority}_certificate": certificate, f"{authority}_private_key": key}
         write(lab.ca / f"{authority.replace('_', '-')}.pem", secrets.values[f"{authority}_certificate"])
-    wanted = [("ca", host, host) for host in HOSTS] + [("stranger_ca", "data1", "stranger_data1")]
+    wanted = [("ca", host, host) for host in lab.hosts] + [("stranger_ca", "data1", "stranger_data1")]
     for authority, host, name in wanted:
-        names = [host, EDGE_NAME] if host == EDGE_HOST else [host]
+        names = [host, EDGE_NAME] if host == lab.edge else [host]
         places = list(addresses[host].values())
         present = secrets.values.get(f"{name}_certificate")
         if present and pki.is_fresh(present, names, places):
@@ -52,13 +52,13 @@ def ensure_certificates(lab: Lab, secrets: Secrets, addresses: dict[str, dict[st
 
 
 def write_known_hosts(lab: Lab, keys: dict[str, list[str]]) -> None:
-    write(lab.known_hosts, "".join(f"{host} {key}\n" for host in HOSTS for key in keys[host]))
+    write(lab.known_hosts, "".join(f"{host} {key}\n" for host in lab.hosts for key in keys[host]))
 
 
 def write_ssh_config(lab: Lab, addresses: dict[str, dict[str, str]]) -> None:
     names = yaml.safe_load((ROOT / "group_vars" / "all" / "main.yml").read_text())
     text = "# Written by the lab: ssh -F this-file app1\n"
-    for host in HOSTS:
+    for host in lab.hosts:
         text += f"\nHost {host} {' '.join(addresses[host].values())}\n"
         text += f"  HostName {addresses[host]['ipv4']}\n  HostKeyAlias {host}\n"
     accounts = {"root": "provider", names["app_admin_user"]: "admin", names["app_deploy_user"]: "deploy"}
@@ -82,8 +82,9 @@ def write_facts(lab: Lab, image: str, addresses: dict[str, dict[str, str]], port
         "name": lab.name,
         "image": image,
         "network": lab.network,
-        "hosts": {host: {"container": lab.container(host), **addresses[host]} for host in HOSTS},
-        "edge_address": addresses[EDGE_HOST]["ipv4"],
+        "inventory": lab.inventory,
+        "hosts": {host: {"container": lab.container(host), **addresses[host]} for host in lab.hosts},
+        "edge_address": addresses[lab.edge]["ipv4"],
         "edge_name": EDGE_NAME,
         "published_port": port,
         "url": f"https://{EDGE_NAME}:{port}/",
@@ -108,7 +109,7 @@ def write_inventory(lab: Lab, secrets: Secrets, addresses: dict[str, dict[str, s
         "lab_ca_certificate": secrets.values["ca_certificate"],
         "lab_stranger_ca_certificate": secrets.values["stranger_ca_certificate"],
         "lab_outbound": outbound.outbound(),
-        "lab_edge_address": addresses[EDGE_HOST]["ipv4"],
+        "lab_edge_address": addresses[lab.edge]["ipv4"],
         "lab_secrets": {
             name: secrets.vaulted(name)
             for name in secrets.values
@@ -119,7 +120,7 @@ def write_inventory(lab: Lab, secrets: Secrets, addresses: dict[str, dict[str, s
         common[f"lab_{key}_private_key_file"] = str(lab.keys / key)
         common[f"lab_{key}_public_key"] = (lab.keys / f"{key}.pub").read_text().strip()
     hostvars: dict[str, dict[str, Any]] = {}
-    for host in HOSTS:
+    for host in lab.hosts:
         hostvars[host] = {
             "ansible_host": addresses[host]["ipv4"],
             "lab_address": addresses[host]["ipv4"],
@@ -129,5 +130,5 @@ def write_inventory(lab: Lab, secrets: Secrets, addresses: dict[str, dict[str, s
         }
     hostvars["data1"]["lab_stranger_certificate"] = secrets.values["stranger_data1_certificate"]
     hostvars["data1"]["lab_stranger_private_key"] = secrets.vaulted("stranger_data1_private_key")
-    inventory = {"_meta": {"hostvars": hostvars}, "lab": {"hosts": list(HOSTS), "vars": common}}
+    inventory = {"_meta": {"hostvars": hostvars}, "lab": {"hosts": list(lab.hosts), "vars": common}}
     write(lab.inventory_file, json.dumps(inventory, indent=2) + "\n", 0o600)

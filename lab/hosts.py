@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from lab import engine
-from lab.state import EDGE_HOST, HOSTS, ROOT, Lab, LabError
+from lab.state import ROOT, Lab, LabError
 
 BOOT_PATIENCE = 60  # seconds
 CHECKOUT_LABEL = "slipway.checkout"
@@ -24,7 +24,7 @@ CAPABILITIES = (
 
 def refuse_strangers(lab: Lab) -> None:
     """Two checkouts that use one name would pull the hosts from under each other."""
-    for found in engine.inspect("container", [lab.container(host) for host in HOSTS]):
+    for found in engine.inspect("container", [lab.container(host) for host in lab.hosts]):
         owner = found["Config"]["Labels"].get(CHECKOUT_LABEL)
         if owner != str(ROOT):
             raise LabError(
@@ -35,7 +35,7 @@ def refuse_strangers(lab: Lab) -> None:
 def ensure(lab: Lab, image: str, addresses: dict[str, dict[str, str]], port: int, say: Callable[[str], None]) -> None:
     """Bring every host up: create what is missing, start what is stopped."""
     known = {found["Name"].lstrip("/"): found for found in engine.inspect("container", _names(lab))}
-    for host in HOSTS:
+    for host in lab.hosts:
         name = lab.container(host)
         if name not in known:
             say(f"creates {host}")
@@ -50,7 +50,7 @@ def ensure(lab: Lab, image: str, addresses: dict[str, dict[str, str]], port: int
         elif not known[name]["State"]["Running"]:
             say(f"starts {host}")
             engine.run("start", name)
-    for host in HOSTS:
+    for host in lab.hosts:
         wait(lab, host, addresses[host]["ipv4"])
 
 
@@ -75,7 +75,7 @@ def remove(lab: Lab) -> None:
 
 def published_port(lab: Lab) -> int | None:
     """Where the standing edge host answers on this machine."""
-    for found in engine.inspect("container", [lab.container(EDGE_HOST)]):
+    for found in engine.inspect("container", [lab.container(lab.edge)]):
         for binding in found["HostConfig"]["PortBindings"].get("443/tcp") or []:
             return int(binding["HostPort"])
     return None
@@ -134,7 +134,7 @@ def wait(lab: Lab, host: str, address: str) -> None:
 
 
 def _names(lab: Lab) -> list[str]:
-    return [lab.container(host) for host in HOSTS]
+    return [lab.container(host) for host in lab.hosts]
 
 
 def _create(lab: Lab, host: str, image: str, address: dict[str, str], port: int) -> None:
@@ -155,7 +155,7 @@ def _create(lab: Lab, host: str, image: str, address: dict[str, str], port: int)
     ]  # fmt: skip
     if "ipv6" in address:
         options += ["--ip6", address["ipv6"]]
-    if host == EDGE_HOST:
+    if host == lab.edge:
         options += ["--publish", f"127.0.0.1:{port}:443"]
     engine.run("create", *options, image, *command)
     engine.run("cp", "-", f"{lab.container(host)}:/root", stdin=_provider_key(lab))

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 from lab import engine
-from lab.state import HOSTS, Lab, LabError
+from lab.state import Lab, LabError
 
 # Labs are given /24 networks out of this one. It is private, and not among those that engines take by themselves.
 RANGE = ipaddress.IPv4Network("10.213.0.0/16")
@@ -23,7 +23,7 @@ def ensure(lab: Lab) -> dict[str, dict[str, str]]:
         found = engine.inspect("network", [lab.network])
     subnets = [ipaddress.ip_network(entry["Subnet"]) for entry in found[0]["IPAM"]["Config"]]
     addresses: dict[str, dict[str, str]] = {}
-    for number, host in enumerate(HOSTS, FIRST_HOST):
+    for number, host in enumerate(lab.hosts, FIRST_HOST):
         addresses[host] = {f"ipv{net.version}": str(net.network_address + number) for net in subnets}
     return addresses
 

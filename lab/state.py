@@ -11,9 +11,15 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+# The hosts of a lab that nobody said otherwise of; the first one is its edge.
 HOSTS = ("app1", "data1")
+EDGE_HOST = HOSTS[0]
+# SLIPWAY_TOPOLOGY=fleet when a lab is made gives it these, and the inventory beside them.
+TOPOLOGIES: dict[str, tuple[tuple[str, ...], str]] = {
+    "host": (HOSTS, "inventories/lab"),
+    "fleet": (("edge1", "app1", "app2", "worker1", "data1"), "inventories/fleet-lab"),
+}
 # The name under which the lab's app is reached: *.localhost is the machine itself, for every browser.
-EDGE_HOST = "app1"
 EDGE_NAME = "bookshop.localhost"
 
 
@@ -33,6 +39,32 @@ class Lab:
         if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,29}", name):
             raise LabError(f"{name!r} is no name for a lab: use up to 30 lower-case letters, digits and hyphens.")
         return cls(name)
+
+    @property
+    def topology(self) -> str:
+        """What it was made as; of one that is not made yet, what it shall be."""
+        if self.topology_file.is_file():
+            return self.topology_file.read_text().strip()
+        chosen = os.environ.get("SLIPWAY_TOPOLOGY") or "host"
+        if chosen not in TOPOLOGIES:
+            raise LabError(f"{chosen!r} is no topology of a lab: there are {', '.join(TOPOLOGIES)}.")
+        return chosen
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return TOPOLOGIES[self.topology][0]
+
+    @property
+    def edge(self) -> str:
+        return self.hosts[0]
+
+    @property
+    def inventory(self) -> str:
+        return TOPOLOGIES[self.topology][1]
+
+    @property
+    def topology_file(self) -> Path:
+        return self.directory / "topology"
 
     @property
     def directory(self) -> Path:

@@ -109,7 +109,7 @@ class Operations:
 
     def playbook(self, name: str, *extra: str, cwd: Path = ROOT) -> Run:
         # Group variables lie beside playbooks/; for other playbooks, beside this other inventory of the same hosts.
-        inventory = "inventories/lab" if name.startswith("playbooks/") else ".config/molecule/inventory"
+        inventory = self.facts["inventory"] if name.startswith("playbooks/") else ".config/molecule/inventory"
         program = Path(sys.executable).with_name("ansible-playbook")
         command = [str(program), "-i", str(ROOT / inventory), str(ROOT / name), *extra]
         environment = {
@@ -137,10 +137,10 @@ class Operations:
     def rollback(self, release: str = "") -> Run:
         return self.playbook("playbooks/rollback.yml", *(["-e", f"release_id={release}"] if release else []))
 
-    def as_deployer(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Log in to app1 with the deploy key and run a command line."""
+    def as_deployer(self, *words: str, host: str = "app1") -> subprocess.CompletedProcess[str]:
+        """Log in with the deploy key and run a command line."""
         return subprocess.run(
-            ["ssh", "-F", self.facts["ssh_config"], "deployer@app1", *words],
+            ["ssh", "-F", self.facts["ssh_config"], f"deployer@{host}", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -148,8 +148,8 @@ class Operations:
             check=False,
         )
 
-    def releasectl(self, *words: str) -> dict[str, Any]:
-        done = self.as_deployer("sudo", "-n", "/usr/local/sbin/releasectl", *words, "--json")
+    def releasectl(self, *words: str, host: str = "app1") -> dict[str, Any]:
+        done = self.as_deployer("sudo", "-n", "/usr/local/sbin/releasectl", *words, "--json", host=host)
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return answer
 
@@ -196,3 +196,47 @@ def live(ops: Operations, edge: Edge, cargo: dict[str, dict[str, Any]]) -> str:
         release = str(cargo["good-1"]["id"])
     edge.wait(30, release=release)
     return release
+
+
+class Strangers:
+    """Clients from anywhere in the world: see tests/strangers.py."""
+
+    PROGRAM = "/run/strangers.py"
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.name = facts["edge_name"]
+        self.container = facts["hosts"]["app1"]["container"]
+        program = (ROOT / "tests" / "strangers.py").read_bytes()
+        self._run(["sh", "-c", f"cat >{self.PROGRAM}"], program)
+
+    def _run(self, command: list[str], given: bytes) -> bytes:
+        argv = ["docker", "exec", "-i", self.container, *command]
+        return subprocess.run(argv, input=given, stdout=subprocess.PIPE, check=True, timeout=120).stdout
+
+    def question(self, path: str, client: str = "198.51.100.1", **more: Any) -> dict[str, Any]:
+        return {"name": self.name, "path": path, "client": client, **more}
+
+    def ask(self, path: str, times: int = 1, together: int = 1, **more: Any) -> list[dict[str, Any]]:
+        questions = [self.question(path, **more)] * times
+        given = json.dumps({"together": together, "questions": questions}).encode()
+        answers: list[dict[str, Any]] = json.loads(self._run(["python3", self.PROGRAM], given))
+        return answers
+
+    def begin(self, path: str, **more: Any) -> subprocess.Popen[bytes]:
+        """Ask again and again, behind, until `end`, which has the answers."""
+        argv = ["docker", "exec", "-i", self.container, "python3", self.PROGRAM]
+        process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert process.stdin
+        process.stdin.write(json.dumps({"question": self.question(path, **more)}).encode() + b"\n")
+        process.stdin.flush()
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> list[tuple[int, str | None, str]]:
+        answers = json.loads(process.communicate(timeout=60)[0])
+        assert process.returncode == 0
+        return [(status, later, text) for status, later, text in answers]
+
+
+@pytest.fixture(scope="session")
+def strangers(lab: dict[str, Any]) -> Strangers:
+    return Strangers(lab)

@@ -37,7 +37,7 @@ def ssh(lab: dict[str, Any], user: str, host: str, command: str, *options: str) 
 def play(lab: dict[str, Any], playbook: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
     """Run a playbook of this repository against the lab, as an operator does."""
     # Ansible looks for group_vars beside the playbook and the inventory; a scenario has none of its own.
-    inventory = "inventories/lab" if playbook.startswith("playbooks/") else ".config/molecule/inventory"
+    inventory = lab["inventory"] if playbook.startswith("playbooks/") else ".config/molecule/inventory"
     argv = ["ansible-playbook", "-i", inventory, playbook, *arguments]
     if variables:
         argv += ["-e", json.dumps(variables)]
@@ -104,7 +104,10 @@ def is_open(address: str, port: int) -> bool:
 class Answer:
     def __init__(self, response: http.client.HTTPResponse) -> None:
         self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.getheaders()}
+        self.path = ""
+        # As they came: a header that was sent twice is there twice.
+        self.pairs = [(name.lower(), value) for name, value in response.getheaders()]
+        self.headers = dict(self.pairs)
         self.body = response.read()
 
     def json(self) -> Any:

@@ -1,9 +1,9 @@
 """Runs what is tested: `make check`, then every Molecule scenario, in the order of a host's life.
 
 Each scenario is run by Molecule itself, as `molecule test -s NAME` runs it alone; what is shared is the hosts. There
-are two labs, worked on side by side: most of a test's time is waiting for a host. On the first, scenarios set hosts up
-from bare; the second is set up as an operator would. So those after find their roles applied, and show that to apply
-them again changes nothing.
+are labs, worked on side by side: most of a test's time is waiting for a host. On the first, scenarios set hosts up
+from bare; the second is set up as an operator would, and so is the third, where the app has more than one host. So
+those after find their roles applied, and show that to apply them again changes nothing.
 
     bin/test                 everything
     bin/test nginx release   these scenarios, on labs that are whole
@@ -30,7 +30,8 @@ from xml.etree import ElementTree
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.story import end_on_signals
-from tests.tally import tally
+from lab.state import TOPOLOGIES
+from tests.tally import tally, told
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = os.environ.get("SLIPWAY_LAB") or "molecule"
@@ -38,14 +39,16 @@ REPORTS = ROOT / ".lab" / LAB / "reports"
 # The one that makes whole hosts of bare ones, by scenarios of their own.
 FOUNDATION = ("bootstrap", "site")
 # What is done on each lab, in the order of a host's life: the host itself, and what it is there for. Each takes about
-# as long as the other. A scenario that is not named here comes last on the second.
+# as long as the other. A scenario that is not named here comes last on the second. The third has hosts of its own kind.
 LANES = {
     "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall"),
     "app": (
-        "postgresql", "redis", "tls", "nginx", "runtime", "envdir", "services", "release",
-        "access", "patch", "audit", "crash",
+        "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release",
+        "access", "patch", "audit", "alerts", "crash",
     ),
+    "fleet": ("fleet",),
 }  # fmt: skip
+REST = "app"
 # On a whole lab all roles are applied, and applying them again changes nothing: that is seen at once, not in a second
 # run.
 SEQUENCE = "[create, prepare, converge, verify, destroy]"
@@ -53,7 +56,7 @@ PATIENCE = 1500  # seconds for one scenario
 FULL_PATIENCE = 4 * 3600  # with the long tests
 LOG_LINES = 60  # of a failed step's log, on the terminal
 # Of a play that ran on a host: how much it changed.
-RECAP = re.compile(r"\b(app1|data1)\s+: ok=[1-9]\d*\s+changed=(\d+)")
+RECAP = re.compile(r"\b((?:edge|app|worker|data)[12])\s+: ok=[1-9]\d*\s+changed=(\d+)")
 
 started = time.monotonic()
 printing = threading.Lock()
@@ -165,8 +168,10 @@ class Lane:
         self.set_up = name != "host"
         before = () if self.set_up else FOUNDATION
         self.scenarios = [*before, *(one for one in chosen if one not in FOUNDATION)]
+        self.topology = name if name in TOPOLOGIES else "host"
         self.environment = {
             "SLIPWAY_LAB": self.lab,
+            "SLIPWAY_TOPOLOGY": self.topology,
             "ANSIBLE_NOCOLOR": "1",
             "NO_COLOR": "1",
         }
@@ -184,8 +189,12 @@ class Lane:
             step(record, name, self.scenario(name, full))
 
     def operator(self, log: Path) -> str:
+        inventory = TOPOLOGIES[self.topology][1]
         for playbook in ("bootstrap", "site"):
-            words = ["ansible-playbook", "--inventory=inventories/lab", f"playbooks/{playbook}.yml"]
+            words = ["ansible-playbook", f"--inventory={inventory}", f"playbooks/{playbook}.yml"]
+            if playbook == "site" and self.topology == "fleet":
+                # What other hosts of these tests show already.
+                words.append("--skip-tags=hardening,audit,alerts")
             code = commands.run(words, log, self.environment)
             if code:
                 return f"{playbook}.yml ended with {code}"
@@ -236,7 +245,7 @@ def lanes(chosen: list[str]) -> list[Lane]:
     rest = [name for name in chosen if not any(name in names for names in LANES.values())]
     found = []
     for lane, names in LANES.items():
-        own = [name for name in names if name in chosen] + (rest if lane == list(LANES)[-1] else [])
+        own = [name for name in names if name in chosen] + (rest if lane == REST else [])
         if own:
             found.append(Lane(lane, own))
     return found
@@ -280,6 +289,8 @@ def main() -> int:
                 subprocess.run(["lab/lab.py", "down"], cwd=ROOT, check=False, env={**os.environ, **lane.environment})
 
     result = tally(sorted(REPORTS.glob("*.xml")))
+    for line in told(sorted(REPORTS.glob("*.xml"))):
+        print(line)
     for failure in result.failed:
         print(f"FAILED {failure}")
     if result.skipped:

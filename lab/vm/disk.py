@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lab import engine
-from lab.state import HOSTS, Lab, LabError, write
+from lab.state import Lab, LabError, write
 from lab.vm.state import Guest
 
 SCRIPT = Path(__file__).parent / "recipe" / "prepare.sh"
@@ -28,7 +28,7 @@ def build(lab: Lab, guest: Guest, say: Callable[[str], None]) -> None:
     # Two hosts of one identity would share its work, and a stopped one has written everything.
     engine.run("stop", "--time", "90", container)
     say(f"{guest.host}'s container is stopped")
-    write(guest.directory / "hosts", hosts_file(guest.host, {h: facts["hosts"][h]["ipv4"] for h in HOSTS}))
+    write(guest.directory / "hosts", hosts_file(guest.host, {h: facts["hosts"][h]["ipv4"] for h in lab.hosts}))
     write(guest.directory / "resolv.conf", resolv_conf(resolver, guest.resolver))
     write(guest.directory / "modules", "".join(module + "\n" for module in MODULES))
     shutil.copy(SCRIPT, guest.directory / SCRIPT.name)

@@ -26,7 +26,10 @@ def secrets(role: str, settings: dict[str, Any], environment: str) -> list[dict[
     }
     if role == "admin":
         found |= {
-            "the edge's private key (tls_private_key)": f"a new certificate with a new key, then: {vault} && {site}",
+            "the edge's private key": (
+                f"a new certificate with a new key; provided: {vault} && {site}; obtained by ACME: on each edge, sudo"
+                f" certbot revoke --reason keycompromise --delete-after-revoke --cert-name NAME, then {site}"
+            ),
             "the app's passwords at PostgreSQL and Redis": f"{vault} && {site}",
             "the vault's password, where this person had it": (
                 f"ansible-vault rekey --vault-id {environment}@prompt {place}/vault.yml"

@@ -6,8 +6,8 @@ DOCUMENTATION = r"""
 module: check_certificate
 short_description: Check on the controller that a certificate can be served
 description:
-  - Fails with one sentence unless the text holds certificates in order (leaf first), the key is the leaf's, the leaf is
-    valid now, and it covers the names. It changes nothing and connects to nothing.
+  - Fails with one sentence unless the text holds certificates in order (leaf first, each signed by the next), the key
+    is the leaf's, they are valid now, and the leaf covers the names. It changes nothing and connects to nothing.
 options:
   certificate:
     description: The certificate and its chain, leaf first (PEM).
@@ -38,6 +38,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 
@@ -70,6 +71,11 @@ def inspect(
     certificate: str, private_key: str, names: list[str], prefix: str, now: datetime.datetime
 ) -> dict[str, Any]:
     """What the certificate says of itself; Unfit when it cannot be served for these names now."""
+    for part, text in (("certificate", certificate), ("private_key", private_key)):
+        if not text.strip():
+            raise Unfit(
+                f"{prefix}_{part} is not set: put it into group_vars/<environment>, what is secret into a vault"
+            )
     try:
         chain = x509.load_pem_x509_certificates(certificate.encode())
     except ValueError:
@@ -87,13 +93,21 @@ def inspect(
     if public_bytes(key.public_key()) != public_bytes(leaf.public_key()):
         raise Unfit(f"{prefix}_private_key is not the key of {called}: set {prefix}_certificate and it from one pair")
     for issued, issuer in itertools.pairwise(chain):
-        if issued.issuer != issuer.subject:
+        try:
+            issued.verify_directly_issued_by(issuer)
+        except (InvalidSignature, TypeError, ValueError):
             raise Unfit(
                 f"{prefix}_certificate is not in order: after {called} must come the one that issued it, and so on"
-            )
+            ) from None
     start, end = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     if now >= end:
         raise Unfit(f"{called} expired on {end:%Y-%m-%d}: get a new one into {prefix}_certificate")
+    for issuer in chain[1:]:
+        if now >= issuer.not_valid_after_utc:
+            raise Unfit(
+                f"in the chain of {called}, {issuer.subject.rfc4514_string()} expired on"
+                f" {issuer.not_valid_after_utc:%Y-%m-%d}: get the present chain into {prefix}_certificate"
+            )
     if now < start:
         raise Unfit(f"{called} is valid from {start:%Y-%m-%d %H:%M} UTC only: is this machine's clock right?")
     missing = [name for name in names if not any(covers(pattern, name) for pattern in have)]

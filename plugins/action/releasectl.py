@@ -15,7 +15,7 @@ from ansible.plugins.action import ActionBase
 PROGRAM = ["sudo", "-n", "/usr/local/sbin/releasectl"]
 LOOKING = ("status", "history")
 # Verbs that may be asked again after a cut connection: the same words attach to what still runs, and find what is done.
-REPEATABLE = ("status", "history", "prepare", "migrate", "activate", "discard", "prune", "unlock")
+REPEATABLE = ("status", "history", "prepare", "migrate", "activate", "discard", "prune", "unlock", "drain", "undrain")
 PATIENCE = 120  # seconds in which a lost host may come back
 PAUSE = 3
 JOURNAL_LINES = 20

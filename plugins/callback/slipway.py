@@ -16,16 +16,16 @@ short_description: default output that ends with one sentence
 description:
   - As the callback V(default), but what the release lifecycle answers is shown as a sentence instead of as data.
   - An answer that is marked C(refused) is no error of the machinery, so where the task stands is not shown.
-  - After the recap it prints the C(closing) that a task returned, or for a deploy, a rollback, an audit or a patch why
-    it failed, with the C(journal) of what was refused above it.
+  - After the recap it prints the C(closing) that a task returned, or for a deploy, a rollback, an audit, a patch or
+    maintenance why it failed, with the C(journal) of what was refused above it.
   - A host that was lost while its guard was armed (see the action M(lockout_guard)) is named last, with what it does.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
 """
 
-SPEAKING = ("releasectl", "edge_check", "release_check", "release_verdict", "audit_plan", "audit_report")
-PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch")
+SPEAKING = ("releasectl", "edge_check", "release_check", "release_verdict", "audit_plan", "audit_report", "maintenance")
+PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch", "maintenance")
 
 
 class CallbackModule(Default):

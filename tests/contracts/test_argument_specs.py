@@ -62,7 +62,8 @@ def test_every_option_has_a_type_that_its_default_is_of(role: str) -> None:
         # To Python, true is a number.
         assert option["type"] not in ("int", "float") or not isinstance(value, bool), f"{name} is no {option['type']}"
         if "choices" in option:
-            assert value in option["choices"], f"{name}: its default is none of its choices"
+            values = value if isinstance(value, list) else [value]
+            assert set(values) <= set(option["choices"]), f"{name}: its default is none of its choices"
 
 
 @pytest.mark.parametrize("role", ROLES)

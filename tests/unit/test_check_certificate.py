@@ -21,7 +21,9 @@ def pem(key: Any, encryption: Any = None) -> str:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption()).decode()
 
 
-def issue(names: list[str], start: Any = NOW - DAY, end: Any = NOW + 90 * DAY, issuer: str = "CA") -> tuple[str, Any]:
+def issue(
+    names: list[str], start: Any = NOW - DAY, end: Any = NOW + 90 * DAY, issuer: str = "CA", signed_by: Any = None
+) -> tuple[str, Any]:
     key = ec.generate_private_key(ec.SECP256R1())
     certificate = (
         x509.CertificateBuilder()
@@ -32,7 +34,7 @@ def issue(names: list[str], start: Any = NOW - DAY, end: Any = NOW + 90 * DAY, i
         .serial_number(x509.random_serial_number())
         .public_key(key.public_key())
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(name) for name in names]), critical=False)
-        .sign(key, hashes.SHA256())
+        .sign(signed_by or key, hashes.SHA256())
     )
     return certificate.public_bytes(Encoding.PEM).decode(), key
 
@@ -76,8 +78,25 @@ def test_a_chain_out_of_order_is_refused():
     assert "not in order" in refused(certificate + stranger, pem(key))
 
 
+def test_a_chain_that_bears_the_right_name_and_did_not_sign_is_refused():
+    authority, signer = issue(["Intermediate"])
+    certificate, key = issue(["example.com"], issuer="Intermediate", signed_by=signer)
+    assert inspect(certificate + authority, pem(key), ["example.com"], "tls", NOW)["days_left"] == 90
+    renewed, _ = issue(["Intermediate"])
+    assert "not in order" in refused(certificate + renewed, pem(key))
+
+
+def test_a_chain_that_expired_is_refused():
+    authority, signer = issue(["Intermediate"], end=NOW)
+    certificate, key = issue(["example.com"], issuer="Intermediate", signed_by=signer)
+    said = refused(certificate + authority, pem(key))
+    assert "in the chain of the certificate for example.com, CN=Intermediate expired on 2026-11-23" in said
+
+
 def test_what_is_no_pem_is_refused():
     certificate, key = issue(["example.com"])
+    assert refused(" ", pem(key)).startswith("tls_certificate is not set")
+    assert refused(certificate, "").startswith("tls_private_key is not set")
     assert refused("nonsense", pem(key)) == "tls_certificate holds no PEM certificate"
     assert refused(certificate, "nonsense") == "tls_private_key holds no PEM private key"
     assert "passphrase" in refused(certificate, pem(key, BestAvailableEncryption(b"x")))

@@ -11,6 +11,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import yaml
 from cryptography import x509
 
 from lab import engine, files, image, network, pki, state
@@ -58,6 +59,30 @@ def test_names_that_a_lab_may_not_have(name: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("SLIPWAY_LAB", name)
     with pytest.raises(LabError, match="no name for a lab"):
         Lab.chosen()
+
+
+def test_a_lab_has_the_hosts_that_it_was_made_with(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (lab.hosts, lab.edge, lab.inventory) == (("app1", "data1"), "app1", "inventories/lab")
+    monkeypatch.setenv("SLIPWAY_TOPOLOGY", "fleet")
+    assert (lab.edge, lab.inventory) == ("edge1", "inventories/fleet-lab")
+    state.write(lab.topology_file, "host\n")
+    assert lab.hosts == ("app1", "data1"), "one that stands stays what it is"
+    state.write(lab.topology_file, "fleet\n")
+    monkeypatch.delenv("SLIPWAY_TOPOLOGY")
+    assert {"edge1", "app2"} < set(lab.hosts)
+
+
+def test_a_topology_that_there_is_not_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLIPWAY_TOPOLOGY", "ring")
+    with pytest.raises(LabError, match="'ring' is no topology"):
+        _ = lab.hosts
+
+
+@pytest.mark.parametrize("name", state.TOPOLOGIES)
+def test_inventories_name_the_hosts_of_their_topology(name: str) -> None:
+    hosts, inventory = state.TOPOLOGIES[name]
+    groups = yaml.safe_load((ROOT / inventory / "hosts.yml").read_text())
+    assert {host for group in groups.values() for host in group.get("hosts", {})} == set(hosts)
 
 
 def test_facts_of_a_lab_that_is_not_up_say_what_to_type(lab: Lab) -> None:

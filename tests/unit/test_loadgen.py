@@ -288,7 +288,7 @@ def test_an_idle_connection_closed_under_a_request_is_retried_once_and_said_so(a
     result, server = drive(authority, pages=("/third-time-closed",), new_share=0.0, kept=2, max_requests=50)
     total = result["total"]
     assert total["lost"] == 0
-    assert total["retried"] == server.requests_per_connection.count(3) > 3
+    assert total["retried"] == server.requests_per_connection.count(3) >= 1
     assert compare(result, server.log)["agree"]
 
 

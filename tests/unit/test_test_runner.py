@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import run
-from tests.tally import tally
+from tests.tally import tally, told
 
 PASSED = '<testcase classname="c" name="good"/>'
 FAILED = '<testcase classname="c" name="bad"><failure message="no"/></testcase>'
@@ -33,6 +33,12 @@ def test_the_tally_is_of_the_cases(tmp_path: Path) -> None:
     found = tally([report(tmp_path / "a.xml", PASSED, FAILED, BROKEN, SKIPPED), report(tmp_path / "b.xml", PASSED)])
     assert (found.passed, found.skipped) == (2, 1)
     assert found.failed == ["a: c::bad", "a: c::broken"]
+
+
+def test_numbers_that_tests_tell_are_passed_on(tmp_path: Path) -> None:
+    said = '<property name="told" value="3 lost"/><property name="x" value="y"/>'
+    case = f'<testcase name="t"><properties>{said}</properties></testcase>'
+    assert told([report(tmp_path / "fleet.xml", case, PASSED)]) == ["fleet: 3 lost"]
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,10 @@ if text("MEDIA_BACKEND", "filesystem") == "s3":
             "region_name": text("MEDIA_S3_REGION") or None,
             "endpoint_url": text("MEDIA_S3_ENDPOINT_URL") or None,
             "file_overwrite": False,
+            # The bucket is closed: whoever may see a file gets an address that is good for ten minutes.
+            "querystring_auth": True,
             "querystring_expire": 600,
+            "signature_version": "s3v4",
         },
     }
 

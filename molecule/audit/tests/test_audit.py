@@ -63,7 +63,7 @@ def test_an_exception_that_cannot_be_honoured_stops_it_before_a_host_is_looked_a
 
 
 def test_an_exception_is_told_with_its_reason(audit, app1, tmp_path):
-    app1.check_output("chmod 0644 /etc/slipway/tls/privkey.pem")
+    app1.check_output("chmod 0644 /etc/slipway/tls/live/privkey.pem")
     try:
         named = audit("--limit", "app1")
         assert named.code != 0
@@ -76,4 +76,4 @@ def test_an_exception_is_told_with_its_reason(audit, app1, tmp_path):
         assert (control["result"], control["reason"]) == ("excepted", "a test of it")
         assert "a test of it" in max(Path(tmp_path).glob("*-app1.md")).read_text()
     finally:
-        app1.check_output("chmod 0600 /etc/slipway/tls/privkey.pem")
+        app1.check_output("chmod 0600 /etc/slipway/tls/live/privkey.pem")

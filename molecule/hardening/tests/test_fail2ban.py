@@ -13,6 +13,7 @@ from tests.outside import ssh
 # Addresses for documentation (RFC 5737, RFC 3849): nobody's, so an attacker's here.
 ATTACKER = "198.51.100.7"
 PROBER = "198.51.100.8"
+FLOODER = "198.51.100.10"
 PORT_OPEN = "timeout 4 bash -c 'exec 3<>/dev/tcp/{0}/22; head -c 4 <&3'"
 
 
@@ -92,15 +93,28 @@ def test_a_ban_outlives_a_restart(lab, app1, data1):
         assert wait_for(lambda: not reaches(lab, data1, address), 10)
 
 
-def test_who_looks_for_leaks_on_the_edge_is_banned(lab, app1):
-    def line(client: str, uri: str, status: int) -> str:
-        entry = {
-            "time": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S+00:00"), "request_id": "0" * 32,
-            "client": client, "host": "x", "method": "GET", "uri": uri, "protocol": "HTTP/1.1", "status": status,
-            "bytes": 0,
-        }  # fmt: skip
-        return json.dumps(entry, separators=(",", ":"))
+def line(client: str, uri: str, status: int, upstream: str = "") -> str:
+    """As the edge writes it."""
+    entry = {
+        "time": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S+00:00"), "request_id": "0" * 32,
+        "client": client, "host": "x", "method": "GET", "uri": uri, "protocol": "HTTP/1.1", "status": status,
+        "bytes": 0, "request_time": 0.001, "upstream_status": upstream,
+    }  # fmt: skip
+    return json.dumps(entry, separators=(",", ":"))
 
+
+def test_who_goes_on_over_a_limit_is_banned_and_whom_the_app_refuses_is_not(app1):
+    lines = [line(FLOODER, "/api/", 429)] * 100 + [line("198.51.100.11", "/api/", 429)] * 20
+    lines += [line("198.51.100.12", "/api/", 429, upstream="429")] * 120
+    app1.check_output("cat >>/var/log/nginx/access.log <<'END'\n" + "\n".join(lines) + "\nEND")
+    try:
+        assert wait_for(lambda: FLOODER in banned(app1, "slipway-limits"))
+        assert banned(app1, "slipway-limits") == [FLOODER]
+    finally:
+        app1.run(f"fail2ban-client unban {FLOODER}")
+
+
+def test_who_looks_for_leaks_on_the_edge_is_banned(lab, app1):
     operator = lab["hosts"]["data1"]["ipv4"]
     lines = [
         line(PROBER, uri, 404) for uri in ("/.env", "/wp-login.php", "/.git/config", "/a.php", "/cgi-bin/x", "/b.asp")

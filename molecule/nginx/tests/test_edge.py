@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 
 import pytest
@@ -36,6 +37,21 @@ def test_a_handshake_for_a_name_that_is_not_ours_is_refused(lab, address):
         pass
 
 
+def test_a_connection_for_our_name_is_for_no_other(lab, live):
+    """Browsers that share one connection between names are told to open another."""
+    answer = https(lab, "/", headers={"Host": "somebody.example"})
+    assert answer.status == 421
+    assert "x-release" not in answer.headers
+
+
+def test_http_2_is_spoken(lab, address):
+    trust = ssl.create_default_context(cafile=lab["ca"])
+    trust.set_alpn_protocols(["h2", "http/1.1"])
+    plain = socket.create_connection((address, 443), timeout=10)
+    with trust.wrap_socket(plain, server_hostname=lab["edge_name"]) as connection:
+        assert connection.selected_alpn_protocol() == "h2"
+
+
 @pytest.mark.parametrize("version", [V.TLSv1_2, V.TLSv1_3])
 def test_good_versions_of_tls_are_spoken(lab, address, version):
     with tls(address, 443, lab["edge_name"], lab["ca"], version) as connection:
@@ -57,6 +73,16 @@ def test_weak_ciphers_are_refused(lab):
         connection.connect()
 
 
+@pytest.mark.parametrize(("wished", "given"), [("AES256", "AES128-GCM-SHA256"), ("CHACHA20", "CHACHA20-POLY1305")])
+def test_the_edge_chooses_the_cipher_but_for_clients_without_aes_in_hardware(lab, wished, given):
+    client = ssl.create_default_context(cafile=lab["ca"])
+    client.maximum_version = V.TLSv1_2
+    client.set_ciphers(f"ECDHE+{wished}:ECDHE+AESGCM:ECDHE+CHACHA20")
+    plain = socket.create_connection((lab["edge_address"], 443), timeout=10)
+    with client.wrap_socket(plain, server_hostname=lab["edge_name"]) as connection:
+        assert connection.cipher()[0].endswith(given)
+
+
 def test_without_a_release_clients_are_told_when_to_come_back(lab):
     answer = https(lab, "/")
     assert answer.status == 503
@@ -67,7 +93,7 @@ def test_without_a_release_clients_are_told_when_to_come_back(lab):
 
 
 def test_the_page_itself_has_no_address(lab, live):
-    assert https(lab, "/slipway/unavailable.html").status == 404
+    assert https(lab, "/slipway/pages/unavailable.html").status == 404
 
 
 def test_browsers_are_told_to_insist_on_https(lab, live):

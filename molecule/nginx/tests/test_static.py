@@ -44,3 +44,21 @@ def test_nothing_else_of_a_release_can_be_fetched(lab, statics, path):
 def test_what_is_missing_is_missing(lab, statics):
     assert https(lab, "/static/css/site.ffffffffffff.css").status == 404
     assert https(lab, "/static/nothing.txt").status == 404
+
+
+def test_a_file_with_a_compressed_one_beside_it_is_not_compressed_again(lab, app1, statics):
+    app1.check_output("printf 'not what gzip would make' >/var/www/app/static/css/site.0123456789ab.css.gz")
+    try:
+        answer = https(lab, HASHED, headers={"Accept-Encoding": "gzip"})
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.body == b"not what gzip would make"
+        assert "immutable" in answer.headers["cache-control"]
+    finally:
+        app1.check_output("rm /var/www/app/static/css/site.0123456789ab.css.gz")
+
+
+def test_a_part_of_a_file_can_be_had(lab, statics):
+    answer = https(lab, HASHED, headers={"Range": "bytes=5-9"})
+    assert answer.status == 206
+    assert answer.body == b"{ col"
+    assert answer.headers["content-range"].startswith("bytes 5-9/")

@@ -23,13 +23,22 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/cut"):
             self.close_connection = True
             return
-        status = 502 if self.path.startswith("/own-502") else 200
+        status = int(self.path[5:8]) if self.path.startswith("/own-5") else 200
         seen = {"release": release, "path": self.path, "body": len(body), "headers": dict(self.headers.items())}
+        seen["padding"] = "x" * 2000 if self.path.startswith("/long") else ""
         data = json.dumps(seen).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Type", "application/json")
         self.send_header("X-Release", release)
         self.send_header("Strict-Transport-Security", "max-age=1")
+        if self.path.startswith("/own-headers"):
+            self.send_header("Content-Security-Policy", "default-src 'none'")
+            self.send_header("X-Frame-Options", "SAMEORIGIN")
+            self.send_header("Cache-Control", "private")
+            self.send_header("X-Request-ID", "mine")
+        if self.path.startswith("/own-503"):
+            self.send_header("Retry-After", "5")
         self.end_headers()
         self.wfile.write(data)
 
@@ -41,6 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
 class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
+    request_queue_size = 512
 
 
 Server(str(directory / "gunicorn.sock"), Handler).serve_forever()

@@ -45,8 +45,11 @@ def inside(app1, generation, trial):
     """Run a command as a unit that is a process's own, but for what it starts."""
 
     def run(process: str, command: str) -> tuple[int, str]:
-        lines = app1.check_output(f"systemctl cat {process}@{generation}.service").splitlines()
-        service = [line for line in lines[lines.index("[Service]") + 1 :] if not OWN.match(line)]
+        text = app1.check_output(f"systemctl cat {process}@{generation}.service")
+        # Drop-ins included; what a unit stands in relation to is in its other sections.
+        sections = re.findall(r"^\[(\w+)\]\n(.*?)(?=^\[\w+\]$|\Z)", text, re.MULTILINE | re.DOTALL)
+        lines = [line for name, body in sections if name == "Service" for line in body.splitlines()]
+        service = [line for line in lines if not OWN.match(line)]
         python = f"/opt/app/releases/{generation.rpartition('.')[0]}/venv/bin/python"
         unit = "\n".join(
             [

@@ -9,7 +9,7 @@ SITE = "playbooks/site.yml"
 
 def test_what_was_altered_by_hand_is_named_and_mended(lab, app1, data1):
     app1.check_output("echo '# by hand' >>/etc/nginx/nginx.conf")
-    app1.check_output("chmod 0644 /etc/slipway/tls/privkey.pem")
+    app1.check_output("chmod 0644 /etc/slipway/tls/live/privkey.pem")
     app1.check_output("echo 'deployer ALL=(ALL) NOPASSWD: ALL' >>/etc/sudoers.d/20-slipway-deployers")
     data1.check_output("systemctl disable --now redis-server")
     app1.check_output("apt-get purge -qq -y lsof")
@@ -18,7 +18,7 @@ def test_what_was_altered_by_hand_is_named_and_mended(lab, app1, data1):
     assert named.returncode == 0, named.stdout[-2000:]
     for trace in (
         "/etc/nginx/nginx.conf", "-# by hand",
-        "/etc/slipway/tls/privkey.pem", "0644",
+        "/etc/slipway/tls/live/privkey.pem", "0644",
         "/etc/sudoers.d/20-slipway-deployers",
         "redis-server: enable, for", "redis-server: start, for",
         "lsof",
@@ -32,7 +32,7 @@ def test_what_was_altered_by_hand_is_named_and_mended(lab, app1, data1):
     mended = play(lab, SITE, "--diff")
     assert mended.returncode == 0, mended.stdout[-2000:]
     assert "by hand" not in app1.file("/etc/nginx/nginx.conf").content_string
-    assert app1.file("/etc/slipway/tls/privkey.pem").mode == 0o600
+    assert app1.file("/etc/slipway/tls/live/privkey.pem").mode == 0o600
     assert "ALL=(ALL)" not in app1.file("/etc/sudoers.d/20-slipway-deployers").content_string
     assert data1.service("redis-server").is_running
     assert data1.service("redis-server").is_enabled

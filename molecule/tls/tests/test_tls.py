@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from tests.outside import play, secrets
 
-CERTIFICATE = "/etc/slipway/tls/fullchain.pem"
-KEY = "/etc/slipway/tls/privkey.pem"
+CERTIFICATE = "/etc/slipway/tls/live/fullchain.pem"
+KEY = "/etc/slipway/tls/live/privkey.pem"
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
 
@@ -65,12 +65,13 @@ def test_only_root_reads_the_key(app1):
         (make("bookshop.localhost", NOW + DAY, NOW + 9 * DAY), "clock"),
         (make("bookshop.example", NOW - DAY, NOW + 90 * DAY), "does not cover bookshop.localhost"),
         ({"tls_certificate": "nonsense"}, "tls_certificate holds no PEM certificate"),
+        ({"tls_certificate": ""}, "tls_certificate is not set"),
         (
             {"tls_private_key": make("bookshop.localhost", NOW - DAY, NOW + DAY)["tls_private_key"]},
             "is not the key of the certificate",
         ),
     ],
-    ids=["expired", "of tomorrow", "for another name", "no certificate", "key of another pair"],
+    ids=["expired", "of tomorrow", "for another name", "no certificate", "nothing", "key of another pair"],
 )
 def test_one_that_cannot_be_served_is_refused_before_anything_changes(lab, app1, variables, sentence):
     before = app1.check_output(f"sha256sum {CERTIFICATE} {KEY}")

@@ -1,5 +1,6 @@
 """Names, locks, settings, drain, health and the record, each by itself."""
 
+import gzip
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from releasectl import cli, drain, health, names
+from releasectl import build, cli, drain, health, names
 from releasectl.errors import Locked, Refusal, UsageError
 from releasectl.events import Events
 from releasectl.lock import Locks
@@ -309,3 +310,25 @@ def test_a_broken_state_file_is_refused_by_name(tmp_path):
 )
 def test_the_line_that_says_why(lines, said):
     assert telling(lines) == said
+
+
+def test_texts_are_published_with_a_compressed_one_beside_them_and_go_together(config):
+    static = config.release_dir("a") / "static"
+    (static / "css").mkdir(parents=True)
+    text = b"body { color: teal }\n" * 100
+    for name in ("css/site.0123456789ab.css", "small.0123456789ab.css", "front.0123456789ab.png", "plain.css"):
+        (static / name).write_bytes(b"p" if name.startswith("small") else text)
+    (static / "css" / "link.0123456789ab.css").symlink_to("/etc/passwd")
+    build.publish_static(config, static.parent)
+    found = sorted(str(path.relative_to(config.static)) for path in config.static.rglob("*") if path.is_file())
+    assert found == [
+        "css/site.0123456789ab.css",
+        "css/site.0123456789ab.css.gz",
+        "front.0123456789ab.png",
+        "small.0123456789ab.css",
+    ]
+    packed = config.static / "css/site.0123456789ab.css.gz"
+    assert gzip.decompress(packed.read_bytes()) == text
+    assert packed.stat().st_mode & 0o777 == 0o644
+    assert build.prune_static(config, ["a"], older_than=-1) == 0
+    assert build.prune_static(config, [], older_than=-1) == 4

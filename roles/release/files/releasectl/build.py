@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -22,6 +23,9 @@ from .systemd import CONFINED, run, sandboxed
 # What Django's ManifestStaticFilesStorage writes: name.<12 hexadecimal digits>.suffix
 HASHED = re.compile(r"\.[0-9a-f]{12}(\.|$)")
 RECORD = "release.json"
+# What is worth compressing once, so that the edge need not do it at each request.
+TEXTS = (".css", ".js", ".mjs", ".json", ".map", ".svg", ".txt", ".xml", ".wasm", ".ttf")
+COMPRESSED_FROM = 1000  # bytes; below, nothing is gained
 
 
 @dataclass(frozen=True)
@@ -275,6 +279,13 @@ def publish_static(config: Config, directory: Path) -> None:
         temporary = target.with_name(temporary_name(target.name))
         shutil.copyfile(directory / "static" / relative, temporary, follow_symlinks=False)
         temporary.chmod(0o644)
+        # First, so that a crash between the two leaves no file that is for ever without; of the copy, which is root's.
+        if target.suffix in TEXTS and not temporary.is_symlink() and temporary.stat().st_size >= COMPRESSED_FROM:
+            packed = target.with_name(f"{target.name}.gz")
+            half = packed.with_name(temporary_name(packed.name))
+            half.write_bytes(gzip.compress(temporary.read_bytes(), 9, mtime=0))
+            half.chmod(0o644)
+            half.rename(packed)
         temporary.rename(target)
 
 
@@ -294,7 +305,10 @@ def prune_static(config: Config, keep: list[str], older_than: float) -> int:
     for parent, _names, files in os.walk(config.static):
         for name in files:
             path = os.path.join(parent, name)
-            if os.path.relpath(path, config.static) in wanted or time.time() - os.lstat(path).st_mtime < older_than:
+            if (
+                os.path.relpath(path, config.static).removesuffix(".gz") in wanted
+                or time.time() - os.lstat(path).st_mtime < older_than
+            ):
                 continue
             os.unlink(path)
             removed += 1

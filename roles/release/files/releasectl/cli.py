@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 from . import build, names, status
 from .config import Config
+from .door import Door
 from .errors import Refusal, UsageError
 from .events import Events, timestamp
 from .job import Job, who
@@ -36,7 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 def _text(value: str) -> str:
     if not TEXT.fullmatch(value):
-        raise UsageError("--actor and --purpose take 1 to 200 printable characters.")
+        raise UsageError("--actor, --purpose and --because take 1 to 200 printable characters.")
     return value
 
 
@@ -94,6 +95,9 @@ def parser() -> Parser:
     restart.add_argument(
         "--if-settings-changed", action="store_true", help="only when it runs with other settings or unit files"
     )
+    drain = verb("drain", "have the edges take other hosts until undrain or a reboot; waits for requests in hand")
+    drain.add_argument("--because", type=_text, default="maintenance", help="why, shown by 'status'")
+    verb("undrain", "let the edges in again, once the live release is healthy")
     verb("reconcile", "make everything agree with the link 'current'")
     prune = verb("prune", "remove old releases, never the live or the previous one")
     prune.add_argument("--keep", type=_number(1, 1000), help="how many to keep (default: keep)")
@@ -110,6 +114,7 @@ class Verbs:
         self.say = say
         self.actor = str(asked["actor"])
         self.lifecycle = Lifecycle(config, Systemd(), say)
+        self.door = Door(config, self.lifecycle.systemd)
 
     def run(self) -> Answer:
         """Reconcile, run the verb, and return its part of the answer."""
@@ -122,7 +127,21 @@ class Verbs:
         if verb == "reconcile":
             return {"changed": bool(done), "done": done, "message": "; ".join(done) or "Everything agrees."}
         handler: Callable[[], Answer] = getattr(self, f"do_{verb}")
-        return handler()
+        answer = handler()
+        if self.lifecycle.live_release() is not None:
+            self.door.ensure()
+        return answer
+
+    def do_drain(self) -> Answer:
+        self.say("refusing new requests, and waiting for those in hand")
+        changed = self.door.drain(self.actor, str(self.asked["because"]))
+        text = "This host is taken out: the edges take others." if changed else "This host was taken out already."
+        return {"changed": changed, "message": text}
+
+    def do_undrain(self) -> Answer:
+        changed = self.door.undrain()
+        text = "The edges are let in again." if changed else "This host was not drained."
+        return {"changed": changed, "message": text}
 
     def do_prepare(self) -> Answer:
         release, sha256 = self.asked["id"], self.asked["sha256"]

@@ -60,6 +60,9 @@ class Config:
     # Files that decide how a generation runs: when they change, the live release is due for a restart.
     unit_files: tuple[str, ...] = ()
     lease_seconds: int = 900
+    # Whether edges reach this host over the network, and the other hosts that they can take instead.
+    door: bool = False
+    others: tuple[str, ...] = ()
 
     def release_dir(self, release: str) -> Path:
         """Where a release lives; the id must have been checked before."""

@@ -8,6 +8,7 @@ import sys
 from . import drain
 from .cli import ENVIRONMENT, execute
 from .config import Config
+from .door import Door
 from .errors import Refusal
 from .events import Events
 from .job import Job
@@ -73,6 +74,19 @@ def stop(_config: Config) -> int:
     return 0
 
 
+def may_open(config: Config) -> int:
+    """ExecCondition of app-door.service: whether there is something to serve, and nobody took the host out."""
+    systemd = Systemd()
+    live = Lifecycle(config, systemd).live_release()
+    return 0 if live is not None and Door(config, systemd).drained() is None else 1
+
+
+def healthy(config: Config) -> int:
+    """ExecStartPre of app-door.service: whether the live release answers as it should."""
+    Door(config, Systemd()).healthy()
+    return 0
+
+
 def job(config: Config, key: str) -> int:
     """The inside of a transient unit: run the verb that was asked for and leave the answer."""
     mine = Job(config.private_run, key)
@@ -86,7 +100,15 @@ def job(config: Config, key: str) -> int:
     return int(str(answer["exit"]))
 
 
-WORDS = {"environment": write_environment, "drain": drain_generation, "boot": boot, "stop": stop, "job": job}
+WORDS = {
+    "environment": write_environment,
+    "drain": drain_generation,
+    "boot": boot,
+    "stop": stop,
+    "may-open": may_open,
+    "healthy": healthy,
+    "job": job,
+}
 
 
 def main(argv: list[str]) -> int:

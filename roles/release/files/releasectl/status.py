@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import build
+from .door import Door
 from .errors import Refusal
 from .events import timestamp
 from .lifecycle import Lifecycle
@@ -33,6 +34,8 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
     if state.intent is not None:
         drift.append(f"an unfinished {state.intent.verb} of {state.intent.release}")
     lease = locks.read_lease()
+    door = Door(config, lifecycle.systemd)
+    drained = door.drained()
     return {
         "live": {
             "release": live,
@@ -60,6 +63,8 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         ],
         "intent": {"verb": state.intent.verb, "release": state.intent.release} if state.intent else None,
         "lease": lease.public() if lease else None,
+        "door": door.state(),
+        "drained": drained.public() if drained else None,
         "drift": drift,
     }  # fmt: skip
 
@@ -95,6 +100,11 @@ def as_text(answer: dict[str, object]) -> str:
         lines.append(
             f"lease     {lease['holder']}: {lease['purpose']} since {lease['since']}, until {lease['expires']}"
         )
+    if answer["door"] != "none":
+        lines.append(f"edges     {'are let in' if answer['door'] == 'open' else 'are refused'}")
+    drained = answer["drained"]
+    if isinstance(drained, dict):
+        lines.append(f"drained   {drained['by']}: {drained['because']} since {drained['since']} (releasectl undrain)")
     drift = answer["drift"]
     if isinstance(drift, list):
         lines += [f"drift     {line}" for line in drift]
