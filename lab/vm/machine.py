@@ -13,8 +13,9 @@ from pathlib import Path
 
 from lab.state import Lab, LabError, write
 from lab.vm.state import Guest
-from lab.vm.tools import PROGRAM
 
+PROGRAM = "qemu-system-x86_64"
+PACKAGE = "qemu-system-x86"
 KVM = Path("/dev/kvm")
 # The kernel's own words: it has begun, and it is far enough to hand over. A machine whose /dev/kvm is of no use hangs
 # between the two, before anything is written to the disk.

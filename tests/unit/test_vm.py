@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.state import LabError
-from lab.vm import disk, machine, tools
+from lab.vm import disk, machine
 from lab.vm.recipe import look
 from lab.vm.state import Guest
 from tests.vm import seen
@@ -128,12 +128,6 @@ def test_the_engines_resolver_is_left_behind(text: str) -> None:
 def test_a_resolver_of_the_hosts_own_goes_with_it() -> None:
     text = "# Written by a role.\nnameserver 127.0.0.1\n"
     assert disk.resolv_conf(text, "10.0.2.3") == text
-
-
-def test_without_qemu_and_without_apt_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools.shutil, "which", lambda _: None)
-    with pytest.raises(LabError, match=r"apt-get install qemu-system-x86\)\.$"):
-        tools.ensure(print)
 
 
 def test_a_look_that_fails_does_not_cost_the_others(

@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.story import Ran, StepFailed, Story, end_on_signals
-from lab import cli
+from lab import cli, tools
 from lab.cargo import variants
 from lab.hosts import free_port
 from lab.state import ROOT, Lab, LabError
-from lab.vm import disk, machine, tools
+from lab.vm import disk, machine
 from lab.vm.state import Guest
 from plugins.auditing import catalogue
 from tests.outside import https
@@ -80,7 +80,7 @@ class Run:
     def make(self) -> None:
         story = self.story
         with story.step("Have QEMU"), self.ticking("apt"):
-            tools.ensure(story.say)
+            tools.ensure("The VM", machine.PROGRAM, machine.PACKAGE, story.say)
         with story.step("Start two bare hosts: app1 and data1"):
             cli.down(self.lab)
             story.run(["lab/lab.py", "up"])

@@ -9,8 +9,15 @@ import sys
 
 import pytest
 
+from lab import tools
 from tests.inside import CONVERGE, FAMILIES, Places, Zone, listen
 from tests.outside import ROOT, play
+
+
+@pytest.fixture(scope="session", autouse=True)
+def scanner():
+    """What verify_ports.yml scans with, on this machine."""
+    tools.ensure("verify_ports.yml", "nmap", "nmap", print)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,4 +1,4 @@
-"""What the machine's own side needs: QEMU, by apt where that may be done."""
+"""What this machine needs beside the container engine, by apt where that may be done."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from pathlib import Path
 
 from lab.state import LabError
 
-PROGRAM = "qemu-system-x86_64"
-PACKAGE = "qemu-system-x86"
 
-
-def ensure(say: Callable[[str], None]) -> None:
-    """Have QEMU, or say in one sentence what to install."""
-    if shutil.which(PROGRAM):
+def ensure(who: str, program: str, package: str, say: Callable[[str], None]) -> None:
+    """Have the program, or say in one sentence who needs it and what to install."""
+    if shutil.which(program):
         return
     if os.geteuid() != 0 or not shutil.which("apt-get") or not _is_debian():
-        raise LabError(f"The VM needs {PROGRAM}: install it (on Debian and Ubuntu: sudo apt-get install {PACKAGE}).")
-    say(f"apt installs {PACKAGE}")
+        raise LabError(f"{who} needs {program}: install it (on Debian and Ubuntu: sudo apt-get install {package}).")
+    say(f"apt installs {package}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (
         ["apt-get", "update", "-qq"],
-        ["apt-get", "install", "-qq", "-y", "--no-install-recommends", PACKAGE],
+        ["apt-get", "install", "-qq", "-y", "--no-install-recommends", package],
     ):
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment, check=False
