@@ -26,7 +26,9 @@ AS_DOCKER = (
     "systemd-run --quiet --unit=test-box ip netns exec box python3 -m http.server 80",
 )
 CLEAN_UP = (
+    # The kernel takes ICMP redirects again once it stops forwarding (ip-sysctl, accept_redirects): put back what was.
     "systemctl stop test-box; ip netns delete box; sysctl -qw net.ipv4.ip_forward=0",
+    "sysctl -qw net.ipv4.conf.all.accept_redirects=0",
     "iptables -D FORWARD -j DOCKER-USER; iptables -D FORWARD -i docker0 ! -o docker0 -j ACCEPT",
     "iptables -D FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
     "iptables -D FORWARD -o docker0 -j DOCKER; iptables -F DOCKER; iptables -X DOCKER",
