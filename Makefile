@@ -17,7 +17,7 @@ export SLIPWAY_LAB := $(LAB)
 export SLIPWAY_TOPOLOGY
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help setup check test test-full vm-test prove demo bench bench-edge artifact docs lab-up lab-down lab-ssh lock clean
+.PHONY: help setup check test test-full vm-test vm-test-full prove demo bench bench-edge artifact docs lab-up lab-down lab-ssh lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ test-full: ## test, and the long ones (every kill point, many switches)
 
 vm-test: ## a host as a real machine: auditd, AppArmor, the firewall, the guard, over reboots
 	@SLIPWAY_LAB=$(VM_LAB) bin/vm-test
+
+vm-test-full: ## vm-test, every control of the catalogue and Lynis: an hour where KVM does not work
+	@SLIPWAY_LAB=$(VM_LAB) bin/vm-test --full
 
 prove: ## show that every role's scenario is red once the role does nothing
 	@bin/setup --engine

@@ -47,8 +47,7 @@ def down(lab: Lab) -> None:
     say = Progress()
     with _alone(lab):
         hosts.refuse_strangers(lab)
-        for guest in (Guest.of(lab), Guest.twin_of(lab)):
-            machine.stop(guest)
+        machine.stop(Guest.of(lab))
         disk.forget(lab)
         end_connections(lab)
         _forget_in_molecule(lab)

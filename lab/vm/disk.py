@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,13 +52,6 @@ def build(lab: Lab, guest: Guest, say: Callable[[str], None]) -> None:
     for path in (guest.kernel, guest.initrd, guest.disk):
         if not path.is_file():
             raise LabError(f"The machine has no {path.name}: the end of what its maker said was {told[-500:]!r}")
-
-
-def double(guest: Guest, twin: Guest) -> None:
-    """A disk of its own for the twin, before either has booted."""
-    twin.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for made, copy in ((guest.kernel, twin.kernel), (guest.initrd, twin.initrd), (guest.disk, twin.disk)):
-        subprocess.run(["cp", "--sparse=always", "--reflink=auto", made, copy], check=True)
 
 
 def forget(lab: Lab) -> None:

@@ -26,20 +26,10 @@ class Guest:
     disk_size: str = "8G"
     memory: str = "2048"
     processors: int = 2
-    # Of the kernel's command line.
-    words: str = ""
 
     @classmethod
     def of(cls, lab: Lab, processors: int = 2) -> Guest:
         return cls(lab.directory / "vm", processors=processors)
-
-    @classmethod
-    def twin_of(cls, lab: Lab) -> Guest:
-        """The same host once more, for what takes long and must not be in the way of reboots.
-
-        It has one processor, which is spared the app's start: what is asked of it concerns the host.
-        """
-        return cls(lab.directory / "vm-twin", processors=1, words="systemd.mask=app.target")
 
     @property
     def cidr(self) -> str:
