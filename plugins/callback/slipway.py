@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
+from ansible.plugins.loader import filter_loader, test_loader
 
 DOCUMENTATION = """
 name: slipway
@@ -47,6 +48,9 @@ class CallbackModule(Default):
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
         super().v2_playbook_on_start(playbook)
+        # The process of each task has what was loaded before it began, and would load all of it for itself.
+        for loader in (filter_loader, test_loader):
+            list(loader.all())
         self._releasing = Path(playbook._file_name).stem in PLAYBOOKS
 
     def v2_runner_on_ok(self, result: Any) -> None:
