@@ -16,6 +16,9 @@ SWITCHES ?= 50
 export SLIPWAY_LAB := $(LAB)
 export SLIPWAY_TOPOLOGY
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Compiled Python is kept, outside the tree: without it each play and each of its tasks compiles Ansible anew.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup check test test-full vm-test vm-test-full prove demo bench bench-edge artifact docs lab-up lab-down lab-ssh lock clean
 
