@@ -41,10 +41,10 @@ FOUNDATION = ("bootstrap", "site")
 # What is done on each lab, in the order of a host's life: the host itself, and what it is there for. Each takes about
 # as long as the other. A scenario that is not named here comes last on the second. The third has hosts of its own kind.
 LANES = {
-    "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall"),
+    "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall", "audit", "access"),
     "app": (
-        "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release",
-        "access", "patch", "audit", "alerts", "crash",
+        "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release", "patch",
+        "alerts", "crash",
     ),
     "fleet": ("fleet",),
 }  # fmt: skip

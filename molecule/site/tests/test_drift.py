@@ -24,7 +24,7 @@ def test_what_was_altered_by_hand_is_named_and_mended(lab, app1, data1):
         "lsof",
     ):  # fmt: skip
         assert trace in named.stdout, trace
-    # nginx is named twice: its file, and the daemon that is older than it; and so is the key: by what shows the certificate
+    # nginx is named twice: its file, and the daemon that is older than it. So is the key: by what shows the certificate
     # before nginx comes, and by what obtains one afterwards.
     assert changes(named.stdout) == {"app1": 6, "data1": 1}
     assert not app1.exists("lsof")
