@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lab import pki
-from tests.outside import secrets
+from tests.outside import play, secrets
 from tests.webhook import LOOK, Webhook
 
 
@@ -21,6 +21,8 @@ def webhook(lab: dict[str, Any], app1: Any, data1: Any) -> Iterator[Webhook]:
     authority = (known["ca_certificate"], known["ca_private_key"])
     made = Webhook(address, "".join(pki.new_server(authority, ["webhook.test"], [address])))
     made.up()
+    told = play(lab, "molecule/alerts/told.yml")
+    assert told.returncode == 0, told.stdout
     for host in (app1, data1):
         # As on a host on which nothing was ever wrong.
         host.check_output("rm -f /var/lib/slipway-alerts/state.json")

@@ -83,6 +83,7 @@ def test_it_says_what_it_would_refuse_and_refuses_nothing(lab, app1, mode):
     app1.check_output(f"truncate -s 0 {LOG}")
     for name in ATTACKS:
         assert not is_refused(attack(lab, name)), name
+    assert app1.file(LOG).mode == 0o640
     log = app1.check_output(f"cat {LOG}")
     assert log.count("Inbound Anomaly Score Exceeded") == len(ATTACKS)
 
