@@ -18,6 +18,8 @@ from .systemd import CONFINED, RUNNING, run
 RESULT = "result.json"
 REQUEST = "request.json"
 LOG = "log"
+# How long systemd may take to let go of a job of the same name that was killed a moment ago, in seconds.
+LET_GO = 15.0
 
 # A verb is root's and runs no code of a release itself: it unpacks, gives files to root, links, records, asks systemd.
 SANDBOX = (
@@ -63,16 +65,20 @@ class Job:
             for name in (RESULT, LOG):
                 (self.directory / name).unlink(missing_ok=True)
             write_json(self.directory / REQUEST, request)
-            started = run(
-                [
-                    "systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={self.unit}",
-                    f"--description=releasectl {request['verb']}",
-                    *(f"--property={item}" for item in SANDBOX), "--", *program, self.key,
-                ]
-            )  # fmt: skip
-            if started.returncode != 0:
-                raise Refusal(f"systemd did not start the job: {started.stderr.strip()[:300]}")
+            self._start([*program, self.key], str(request["verb"]))
             return True
+
+    def _start(self, program: list[str], verb: str) -> None:
+        command = [
+            "systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={self.unit}",
+            f"--description=releasectl {verb}", *(f"--property={item}" for item in SANDBOX), "--", *program,
+        ]  # fmt: skip
+        deadline = time.monotonic() + LET_GO
+        while (started := run(command)).returncode != 0:
+            # It runs no more, as the caller saw; what is left of it goes once systemd gets to it.
+            if "already loaded" not in started.stderr or time.monotonic() > deadline:
+                raise Refusal(f"systemd did not start the job: {started.stderr.strip()[:300]}")
+            time.sleep(0.2)
 
     def follow(self) -> dict[str, object]:
         """Show progress on standard error until the job has ended, and return its result."""
