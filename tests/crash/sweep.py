@@ -349,12 +349,15 @@ def at_random(report: Report, wanted: int) -> dict[str, int]:
     """At instants spread over the time that the verb takes."""
     lasts = report.sweep.one(report.verb, "--kill-in", "60")["seconds"]
     kills = tries = 0
-    while kills < wanted and tries < 3 * wanted:
+    while kills < wanted and tries < 5 * wanted:
         tries += 1
         instant = random.uniform(0, lasts)
-        kills += bool(
-            report.attempt(f"{kills + 1}/{wanted} at {instant:.3f} s", "--kill-in", f"{instant:.3f}").get("killed")
-        )
+        what = f"{kills + 1}/{wanted} at {instant:.3f} s"
+        if report.attempt(what, "--kill-in", f"{instant:.3f}").get("killed"):
+            kills += 1
+        else:
+            # It was over by then: what was measured first was slower, on a machine that had other things to do.
+            lasts = instant
     return {"random": kills}
 
 
