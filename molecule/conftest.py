@@ -160,6 +160,16 @@ class Operations:
         live = self.status()["live"]
         return live["release"] if live else None
 
+    def have_live(self, edge: Edge, good: dict[str, Any]) -> str:
+        """The id of a release that is live and serves: what is there, or else the one that is known as good."""
+        release = self.live()
+        if release is None:
+            run = self.deploy(good["artifact"])
+            assert run.code == 0, run.output
+            release = str(good["id"])
+        edge.wait(30, release=release)
+        return release
+
 
 @pytest.fixture(scope="session")
 def edge(lab: dict[str, Any]) -> Edge:
@@ -189,13 +199,7 @@ def cargo() -> dict[str, dict[str, Any]]:
 @pytest.fixture
 def live(ops: Operations, edge: Edge, cargo: dict[str, dict[str, Any]]) -> str:
     """The id of a release that is live and serves: what is there, or else good-1."""
-    release = ops.live()
-    if release is None:
-        run = ops.deploy(cargo["good-1"]["artifact"])
-        assert run.code == 0, run.output
-        release = str(cargo["good-1"]["id"])
-    edge.wait(30, release=release)
-    return release
+    return ops.have_live(edge, cargo["good-1"])
 
 
 class Strangers:

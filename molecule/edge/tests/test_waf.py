@@ -69,13 +69,7 @@ def mode(lab, app1, live_module):
 
 @pytest.fixture(scope="module")
 def live_module(ops, edge, cargo):
-    release = ops.live()
-    if release is None:
-        run = ops.deploy(cargo["good-1"]["artifact"])
-        assert run.code == 0, run.output
-        release = str(cargo["good-1"]["id"])
-    edge.wait(30, release=release)
-    return release
+    return ops.have_live(edge, cargo["good-1"])
 
 
 def test_it_says_what_it_would_refuse_and_refuses_nothing(lab, app1, mode):
