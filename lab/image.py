@@ -155,7 +155,7 @@ def _mmdebstrap(settings: Path, archive: Path) -> list[str]:
         f"--include={','.join(_packages())}",
         f"--setup-hook=copy-in {settings} /tmp",
         '--setup-hook=mkdir -p "$1/etc/apt/apt.conf.d" && mv "$1/tmp/apt.conf" "$1/etc/apt/apt.conf.d/90lab"',
-        f"--customize-hook=copy-in {RECIPE / 'finish.sh'} /tmp",
+        f"--customize-hook=copy-in {RECIPE / 'finish.sh'} {RECIPE / 'bytecode.py'} /tmp",
         '--customize-hook=chroot "$1" sh /tmp/finish.sh && rm "$1/tmp/finish.sh"',
         *(f"--aptopt={line}" for line in apt_settings().splitlines()),
     ]  # fmt: skip

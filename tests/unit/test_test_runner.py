@@ -50,12 +50,12 @@ def test_numbers_that_tests_tell_are_passed_on(tmp_path: Path) -> None:
             [PASSED],
             "to apply its roles again was to change something: {'app1': 1}",
         ),
-        (RECAP, [PASSED], "to apply its roles again was to change something: {}"),
-        ("skipping: no hosts matched\n", [PASSED], "it ran on no host"),
-        (RECAP.replace("ok=3", "ok=0"), [PASSED], "it ran on no host"),
-        (RECAP, [], "it asserted nothing"),
-        (RECAP, [SKIPPED], "it asserted nothing"),
-        (RECAP, None, "it asserted nothing"),
+        ("INFO     [s > verify] Executing\n", [PASSED], ""),
+        (converged("skipping: no hosts matched\n"), [PASSED], "it ran on no host"),
+        (converged(RECAP.replace("ok=3", "ok=0")), [PASSED], "it ran on no host"),
+        (converged(RECAP), [], "it asserted nothing"),
+        (converged(RECAP), [SKIPPED], "it asserted nothing"),
+        (converged(RECAP), None, "it asserted nothing"),
     ],
 )
 def test_a_green_scenario_that_did_nothing_is_a_failure(
@@ -66,6 +66,15 @@ def test_a_green_scenario_that_did_nothing_is_a_failure(
     if cases is not None:
         report(tmp_path / "s.xml", *cases)
     assert run.judge("s", tmp_path / "s.log") == verdict
+
+
+def test_a_scenario_that_sets_hosts_up_is_a_failure_when_it_did_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "REPORTS", tmp_path)
+    (tmp_path / "site.log").write_text("INFO     [site > verify] Executing\n")
+    report(tmp_path / "site.xml", PASSED)
+    assert run.judge("site", tmp_path / "site.log") == "it ran on no host"
 
 
 def test_a_step_that_fails_is_a_failed_case_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ def test_what_was_altered_by_hand_is_named_and_mended(lab, app1, data1):
     after = play(lab, SITE, "--check", "--diff")
     assert after.returncode == 0, after.stdout[-2000:]
     assert changes(after.stdout) == {"app1": 0, "data1": 0}
+    assert "[WARNING]" not in after.stdout + after.stderr, after.stderr
 
     # What is secret is in none of what was printed.
     printed = named.stdout + named.stderr + mended.stdout + mended.stderr
