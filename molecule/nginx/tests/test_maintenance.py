@@ -47,7 +47,7 @@ def test_it_goes_on_and_off_without_a_lost_request_and_says_who_did_it(lab, app1
     assert set(statuses) == {200, 503}
     assert statuses[0] == statuses[-1] == 200
     assert {later for status, later, _ in answers if status == 503} == {"600"}
-    assert statuses.count(503) > 20
+    assert statuses.count(503) > 5
     # From open to closed to open, and not a moment of anything else between.
     changes = sum(1 for one, other in itertools.pairwise(statuses) if one != other)
     assert changes == 2
