@@ -50,9 +50,9 @@ LANES = {
 }  # fmt: skip
 REST = "app"
 # On a whole lab all roles are applied. That to apply them again changes nothing is shown by the scenario `site` for all
-# of them, and by the fleet's for what they do differently there.
+# of them, and by the fleet's for what they do differently there; by each scenario only with the long tests.
 SEQUENCE = "[verify]"
-FLEET_SEQUENCE = "[converge, verify]"
+FULL_SEQUENCE = "[converge, verify]"
 PATIENCE = 1500  # seconds for one scenario
 FULL_PATIENCE = 4 * 3600  # with the long tests
 LOG_LINES = 60  # of a failed step's log, on the terminal
@@ -212,7 +212,8 @@ class Lane:
             "MOLECULE_EPHEMERAL_DIRECTORY": str(own / "molecule"),
         }
         if name not in FOUNDATION:
-            environment["SLIPWAY_MOLECULE_SEQUENCE"] = FLEET_SEQUENCE if self.topology == "fleet" else SEQUENCE
+            applied = full or self.topology == "fleet"
+            environment["SLIPWAY_MOLECULE_SEQUENCE"] = FULL_SEQUENCE if applied else SEQUENCE
 
         def work(log: Path) -> str:
             report = own / "reports" / f"{name}.xml"
