@@ -50,6 +50,12 @@ def test_both_hosts_answer_and_a_request_keeps_its_name(lab, host, edge1, servin
     }
 
 
+def test_a_release_is_compiled_where_it_runs_and_nowhere_else(host, serving):
+    for name, compiled in (("edge1", False), ("app1", True), ("worker1", True)):
+        found = host(name).check_output(f"find /opt/app/releases/{serving}/venv/lib -name '*.pyc' | head -n 1")
+        assert bool(found) is compiled, f"{name}: {found}"
+
+
 @pytest.mark.parametrize("family", ["ipv4", "ipv6"])
 def test_only_the_edge_gets_to_the_port(lab, edge1, worker1, app2, family, serving):
     for name in fleet.APPS:

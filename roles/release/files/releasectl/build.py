@@ -182,7 +182,8 @@ def _build_environment(config: Config, directory: Path, release: str) -> None:
         "HOME": str(config.build_cache),
         "UV_CACHE_DIR": str(config.build_cache / "uv"),
         "UV_LINK_MODE": "copy",
-        "UV_COMPILE_BYTECODE": "1",
+        # An edge has a release for its static files: what never runs there need not be compiled.
+        "UV_COMPILE_BYTECODE": "1" if config.processes else "0",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_CONFIG": "1",
         "UV_NO_PROGRESS": "1",
