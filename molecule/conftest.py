@@ -23,6 +23,16 @@ ROOT = Path(__file__).resolve().parents[1]
 LAB = os.environ.get("SLIPWAY_LAB") or "molecule"
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave what is marked `full` to `make test-full`. A scenario that runs alone runs all of its tests."""
+    if not os.environ.get("SLIPWAY_MOLECULE_SHARED") or os.environ.get("SLIPWAY_TEST_FULL"):
+        return
+    left = [item for item in items if item.get_closest_marker("full")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
 @pytest.fixture(scope="session")
 def lab() -> dict[str, Any]:
     """What the lab knows of itself: addresses, keys, ports (see lab/files.py)."""

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +42,10 @@ FOUNDATION = ("bootstrap", "site")
 # What is done on each lab, in the order of a host's life: the host itself, and what it is there for. Each takes about
 # as long as the other. A scenario that is not named here comes last on the second. The third has hosts of its own kind.
 LANES = {
-    "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall", "audit", "access"),
+    "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall", "audit", "access", "alerts"),
     "app": (
         "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release", "patch",
-        "alerts", "crash",
+        "crash",
     ),
     "fleet": ("fleet",),
 }  # fmt: skip
@@ -59,6 +59,8 @@ FULL_PATIENCE = 4 * 3600  # with the long tests
 LOG_LINES = 60  # of a failed step's log, on the terminal
 # Of a play that ran on a host: how much it changed.
 RECAP = re.compile(r"\b((?:edge|app|worker|data)[12])\s+: ok=[1-9]\d*\s+changed=(\d+)")
+# At the end, after what passed and failed.
+LEFT_OUT = re.compile(r"(?:passed|failed|skipped|error|errors), (\d+) deselected")
 
 started = time.monotonic()
 printing = threading.Lock()
@@ -244,6 +246,11 @@ def judge(name: str, log: Path) -> str:
     return ""
 
 
+def left_out(logs: Iterable[Path]) -> int:
+    """How many tests were not chosen, by what pytest says at the end of each scenario."""
+    return sum(int(number) for log in logs for number in LEFT_OUT.findall(log.read_text(errors="replace")))
+
+
 def lanes(chosen: list[str]) -> list[Lane]:
     """Those that have something to do."""
     rest = [name for name in chosen if not any(name in names for names in LANES.values())]
@@ -300,6 +307,8 @@ def main() -> int:
         print(f"FAILED {failure}")
     if result.skipped:
         print(f"{result.skipped} skipped")
+    if left := left_out(REPORTS.glob("*.log")):
+        print(f"{left} that take long are left to make test-full")
     say(f"reports are in {REPORTS.relative_to(ROOT)}")
     print(f"{result.passed} passed, {len(result.failed)} failed")
     return 1 if result.failed or not result.passed else 0

@@ -104,6 +104,15 @@ def alive(process: int) -> bool:
     return status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+def test_those_that_were_left_out_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "nginx.log").write_text(
+        "collected 76 items / 3 deselected / 73 selected\n== 73 passed, 3 deselected in 9s ==\n"
+    )
+    (tmp_path / "crash.log").write_text("=== 1 failed, 7 passed, 5 deselected in 20.10s ===\n")
+    (tmp_path / "tls.log").write_text("=== 10 passed in 2.00s ===\n")
+    assert run.left_out(tmp_path.glob("*.log")) == 8
+
+
 def test_an_unknown_scenario_is_refused_with_those_that_there_are() -> None:
     done = subprocess.run(
         [sys.executable, "tests/run.py", "no-such"], cwd=run.ROOT, capture_output=True, text=True, check=False,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.outside import https, play
 
 CONVERGE = "molecule/nginx/converge.yml"
 
 
+@pytest.mark.full
 def test_a_run_that_died_before_the_reload_is_finished_by_the_next(lab, app1):
     app1.check_output("sed -i 's/503:502\" 10;/503:502\" 77;/' /etc/nginx/nginx.conf")
     app1.check_output("sed -i 's/in 10 seconds/in 77 seconds/' /usr/local/share/slipway/pages/unavailable.html")
@@ -18,6 +21,7 @@ def test_a_run_that_died_before_the_reload_is_finished_by_the_next(lab, app1):
     assert https(lab).headers["retry-after"] == "10"
 
 
+@pytest.mark.full
 def test_a_worker_that_cannot_reach_the_sockets_is_replaced(lab, app1, live):
     app1.check_output("gpasswd -d www-data app-edge && systemctl reload nginx && sleep 1")
     assert https(lab).status == 503
@@ -95,6 +99,7 @@ def test_a_broken_snippet_changes_nothing_and_is_named(lab, app1, live):
         assert https(lab, "/old").status == 301
 
 
+@pytest.mark.full
 def test_what_is_no_longer_wanted_goes(lab, app1, live):
     done = play(lab, CONVERGE)
     assert done.returncode == 0, done.stdout

@@ -49,6 +49,7 @@ def asked(data1):
     return data1.check_output("cat /run/stand-in.asked").split()
 
 
+@pytest.mark.full
 def test_a_host_without_releasectl_keeps_the_others_from_going_on(ops, edge, app1, live, fleet, fresh):
     run = ops.deploy(fresh["artifact"], *fleet)
     assert run.code != 0
@@ -59,6 +60,7 @@ def test_a_host_without_releasectl_keeps_the_others_from_going_on(ops, edge, app
     assert edge.get("/").release == live
 
 
+@pytest.mark.full
 def test_a_host_that_cannot_build_keeps_the_database_as_it_is(ops, data1, live, fleet, refusing, fresh):
     refusing("prepare")
     run = ops.deploy(fresh["artifact"], *fleet)

@@ -27,6 +27,7 @@ def dress(ops, data1):
     return run
 
 
+@pytest.mark.full
 def test_with_a_certificate_of_another_authority_the_app_refuses_to_connect(edge, live, dress):
     """Names, keys and passwords are right; only who signed is not."""
     assert edge.get("/readyz").status == 200
