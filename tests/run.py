@@ -40,14 +40,15 @@ REPORTS = ROOT / ".lab" / LAB / "reports"
 # The one that makes whole hosts of bare ones, by scenarios of their own.
 FOUNDATION = ("bootstrap", "site")
 # What is done on each lab, in the order of a host's life: the host itself, and what it is there for. Each takes about
-# as long as the other. A scenario that is not named here comes last on the second. The third has hosts of its own kind.
+# as long as the others. A scenario that is not named here comes last on the second. The third has hosts of its own kind,
+# and is done first: so it also has what asks for no more than a host.
 LANES = {
-    "host": (*FOUNDATION, "base", "guard", "deployers", "hardening", "firewall", "audit", "access", "alerts"),
+    "host": (*FOUNDATION, "deployers", "hardening", "firewall", "audit", "access", "alerts"),
     "app": (
         "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release", "patch",
         "crash",
     ),
-    "fleet": ("fleet",),
+    "fleet": ("fleet", "base", "guard"),
 }  # fmt: skip
 REST = "app"
 # On a whole lab all roles are applied. That to apply them again changes nothing is shown by the scenario `site` for all
@@ -215,7 +216,7 @@ class Lane:
             "MOLECULE_EPHEMERAL_DIRECTORY": str(own / "molecule"),
         }
         if name not in FOUNDATION:
-            applied = full or self.topology == "fleet"
+            applied = full or name == self.topology
             environment["SLIPWAY_MOLECULE_SEQUENCE"] = FULL_SEQUENCE if applied else SEQUENCE
 
         def work(log: Path) -> str:

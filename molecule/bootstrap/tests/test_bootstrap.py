@@ -57,6 +57,7 @@ def test_a_file_that_sshd_reads_first_is_not_overlooked(lab, app1):
     assert ssh(lab, "root", "app1", "true").returncode == 255
 
 
+@pytest.mark.full
 def test_a_daemon_that_missed_its_configuration_is_caught_up(lab, app1):
     """As after a run that died between the file and the reload."""
     app1.check_output("sed -i s/no$/yes/ /etc/ssh/sshd_config.d/10-slipway-root.conf")

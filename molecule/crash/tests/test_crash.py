@@ -19,7 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 FULL = bool(os.environ.get("SLIPWAY_TEST_FULL"))
 SAMPLE = bool(os.environ.get("SLIPWAY_MOLECULE_SHARED")) and not FULL
-VERBS = ("activate", "rollback", "restart", "reconcile", "prepare", "migrate", "discard", "prune")
+VERBS = ("activate", "rollback", "prepare", "migrate")
+OTHERS = ("restart", "reconcile", "discard", "prune")
 RANDOM = {"activate": 60, "rollback": 40, "restart": 30, "prepare": 50, "prune": 20}
 POINTS = 1 if SAMPLE else 0
 PLACE = "/run/slipway-crash"
@@ -99,7 +100,7 @@ def sweep(lab: dict[str, Any], app1: Any) -> Iterator[Callable[..., dict[str, An
     host("rm", "-r", PLACE)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *(pytest.param(verb, marks=pytest.mark.full) for verb in OTHERS)])
 def test_killed_before_and_after_its_calls(verb: str, sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(capsys, verb, *(["--every"] if FULL else []), *(["--points", str(POINTS)] if POINTS else []))
     assert result["troubles"] == [], "\n".join(result["troubles"])

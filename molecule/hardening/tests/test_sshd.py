@@ -148,6 +148,7 @@ def test_operators_are_led_nowhere_else(lab):
     assert "SSH-2.0" not in seen.stdout
 
 
+@pytest.mark.full
 def test_through_a_bastion_operators_go_on(lab):
     done = play(lab, CONVERGE, "--limit", "app1", hardening_ssh_forwarding_groups=["operators"])
     assert done.returncode == 0, done.stdout[-3000:]

@@ -109,7 +109,7 @@ def refused(answer: dict[str, Any]) -> str:
         pytest.param(packed(FILE, ("x", tarfile.CHRTYPE, "", b"")), "device", id="device"),
         pytest.param(packed(FILE, ("x", tarfile.FIFOTYPE, "", b"")), "special file", id="fifo"),
         pytest.param(packed(FILE, ("d/" * 40 + "x", tarfile.REGTYPE, "", b"x")), "deeper", id="too-deep"),
-        pytest.param(lambda: many(200_000), "entries", id="200000-files"),
+        pytest.param(lambda: many(200_000), "entries", id="200000-files", marks=pytest.mark.full),
         pytest.param(lambda: bomb(1_400), "bytes", id="bomb"),
         pytest.param(packed(FILE), "requirements.lock", id="no-requirements"),
     ],
