@@ -40,8 +40,8 @@ REPORTS = ROOT / ".lab" / LAB / "reports"
 # The one that makes whole hosts of bare ones, by scenarios of their own.
 FOUNDATION = ("bootstrap", "site")
 # What is done on each lab, in the order of a host's life: the host itself, and what it is there for. Each takes about
-# as long as the others. A scenario that is not named here comes last on the second. The third has hosts of its own kind,
-# and is done first: so it also has what asks for no more than a host.
+# as long as the others. A scenario that is not named here comes last on the second. The third has hosts of its own
+# kind, and is done first: so it also has what asks for no more than a host.
 LANES = {
     "host": (*FOUNDATION, "deployers", "hardening", "firewall", "audit", "access", "alerts"),
     "app": (
