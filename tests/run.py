@@ -1,4 +1,4 @@
-"""Runs what is tested: every Molecule scenario, in the order of a host's life, and `make check`.
+"""Runs what is tested: `make check`, then every Molecule scenario, in the order of a host's life.
 
 Each scenario is run by Molecule itself, as `molecule test -s NAME` runs it alone; what is shared is the hosts. There
 are labs, worked on side by side. On the first, scenarios set hosts up from bare, and show that to apply every role
@@ -22,10 +22,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -283,16 +282,15 @@ def main() -> int:
     record = Record()
     try:
         with commands.ended():
+            if not options.no_check:
+                step(record, "check", check(options.full))
             # From bare hosts, whatever an interrupted run left; one after the other, as they look for free ports.
             for lane in working:
                 lane.make("down")
                 lane.make("up")
             # Whatever stops us stops what the lanes wait for, and so the lanes, before the pool waits for them.
             with ThreadPoolExecutor(max_workers=len(working)) as pool, commands.ended():
-                futures: list[Future[Any]] = [pool.submit(lane.run, record, options.full) for lane in working]
-                # By whoever is done first: labs leave the processors some time, and beside three of them there is none.
-                if not options.no_check:
-                    futures.append(pool.submit(step, record, "check", check(options.full)))
+                futures = [pool.submit(lane.run, record, options.full) for lane in working]
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
