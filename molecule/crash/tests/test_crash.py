@@ -18,11 +18,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 FULL = bool(os.environ.get("SLIPWAY_TEST_FULL"))
-SAMPLE = bool(os.environ.get("SLIPWAY_MOLECULE_SHARED")) and not FULL
-VERBS = ("activate", "rollback", "prepare", "migrate")
-OTHERS = ("restart", "reconcile", "discard", "prune")
+SHARED = bool(os.environ.get("SLIPWAY_MOLECULE_SHARED"))
+VERBS = ("activate", "rollback", "restart", "reconcile", "prepare", "migrate", "discard", "prune")
 RANDOM = {"activate": 60, "rollback": 40, "restart": 30, "prepare": 50, "prune": 20}
-POINTS = 1 if SAMPLE else 0
+# Every point, or beside the other scenarios one, or the sweep's own choice.
+POINTS = ["--every"] if FULL else ["--points", "1"] if SHARED else []
 PLACE = "/run/slipway-crash"
 # A featherweight release has no Celery: where its units are, something that runs is enough.
 STAND_IN = "[Service]\nExecStart=\nExecStart=/bin/sleep infinity\n"
@@ -100,9 +100,9 @@ def sweep(lab: dict[str, Any], app1: Any) -> Iterator[Callable[..., dict[str, An
     host("rm", "-r", PLACE)
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *(pytest.param(verb, marks=pytest.mark.full) for verb in OTHERS)])
+@pytest.mark.parametrize("verb", VERBS)
 def test_killed_before_and_after_its_calls(verb: str, sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    result = sweep(capsys, verb, *(["--every"] if FULL else []), *(["--points", str(POINTS)] if POINTS else []))
+    result = sweep(capsys, verb, *POINTS)
     assert result["troubles"] == [], "\n".join(result["troubles"])
     assert result["lost"] == 0
     assert result["requests"] > result["kills"]
@@ -112,9 +112,8 @@ def test_killed_before_and_after_its_calls(verb: str, sweep: Any, capsys: pytest
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("verb", RANDOM)
-def test_killed_at_random_instants(verb: str, sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    wanted = RANDOM[verb]
+@pytest.mark.parametrize(("verb", "wanted"), RANDOM.items())
+def test_killed_at_random_instants(verb: str, wanted: int, sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(capsys, verb, "--random", str(wanted))
     assert result["troubles"] == [], "\n".join(result["troubles"])
     assert result["lost"] == 0

@@ -99,7 +99,6 @@ def test_a_broken_snippet_changes_nothing_and_is_named(lab, app1, live):
         assert https(lab, "/old").status == 301
 
 
-@pytest.mark.full
 def test_what_is_no_longer_wanted_goes(lab, app1, live):
     done = play(lab, CONVERGE)
     assert done.returncode == 0, done.stdout
