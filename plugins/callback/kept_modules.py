@@ -56,8 +56,9 @@ def fingerprint(files: Iterable[Path]) -> str:
 def keep(kept: Path, current: str, place: Path) -> None:
     """Have ``place``, where Ansible looks, be the directory ``current`` of ``kept``, which is this user's alone."""
     directory = kept / current
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Each by itself: a parent that is made on the way is as open as the umask lets it be.
     for path in (kept, directory):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
         # What lies there is run on hosts, as root.
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:

@@ -42,6 +42,16 @@ def test_ansible_finds_what_was_kept_and_adds_to_it(tmp_path: Path) -> None:
     assert (tmp_path / "kept/now").stat().st_mode & 0o777 == 0o700
 
 
+def test_where_a_group_shares_files_what_is_kept_is_ones_own(tmp_path: Path) -> None:
+    """With the umask 002 that Ubuntu gives to people."""
+    before = os.umask(0o002)
+    try:
+        subject.keep(tmp_path / ".cache/modules", "now", tmp_path / "place")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "place").is_symlink()
+
+
 def test_what_others_could_have_put_there_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "kept/now").mkdir(parents=True)
     (tmp_path / "kept/now").chmod(0o777)
