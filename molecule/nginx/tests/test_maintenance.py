@@ -38,6 +38,9 @@ def test_it_goes_on_and_off_without_a_lost_request_and_says_who_did_it(lab, app1
     assert "moving the database" in closing(state)
     # Operators are let through.
     assert https(lab).status == 200
+    # However quick the plays are, many have met it before it goes.
+    met = 'tail -n 100 /var/log/nginx/access.log | grep -c \'"status":503\''
+    app1.check_output(f"for turn in $(seq 300); do [ $({met}) -gt 20 ] && exit; sleep 0.2; done; exit 1")
     off = play(lab, PLAYBOOK, "-e", "maintenance=off")
     assert off.returncode == 0, off.stdout
     assert "is open again" in closing(off)
@@ -47,7 +50,7 @@ def test_it_goes_on_and_off_without_a_lost_request_and_says_who_did_it(lab, app1
     assert set(statuses) == {200, 503}
     assert statuses[0] == statuses[-1] == 200
     assert {later for status, later, _ in answers if status == 503} == {"600"}
-    assert statuses.count(503) > 5
+    assert statuses.count(503) > 20
     # From open to closed to open, and not a moment of anything else between.
     changes = sum(1 for one, other in itertools.pairwise(statuses) if one != other)
     assert changes == 2
