@@ -39,7 +39,7 @@ def test_it_goes_on_and_off_without_a_lost_request_and_says_who_did_it(lab, app1
     # Operators are let through.
     assert https(lab).status == 200
     # However quick the plays are, many have met it before it goes.
-    met = 'tail -n 100 /var/log/nginx/access.log | grep -c \'"status":503\''
+    met = "tail -n 100 /var/log/nginx/access.log | grep -c '\"status\":503'"
     app1.check_output(f"for turn in $(seq 300); do [ $({met}) -gt 20 ] && exit; sleep 0.2; done; exit 1")
     off = play(lab, PLAYBOOK, "-e", "maintenance=off")
     assert off.returncode == 0, off.stdout
