@@ -52,11 +52,6 @@ def traffic(lab, edge1, record_property, capsys):  # type: ignore[no-untyped-def
 @pytest.fixture(scope="session")
 def serving(lab, edge1, ops, edge, cargo):  # type: ignore[no-untyped-def]
     """A release is live on all hosts, what is there or else good-1, and the edge takes each of the app's."""
-    release = ops.live()
-    if release is None:
-        run = ops.deploy(cargo["good-1"]["artifact"])
-        assert run.code == 0, run.output
-        release = cargo["good-1"]["id"]
-    edge.wait(30, release=release)
+    release = ops.have_live(edge, cargo["good-1"])
     wait_until_all_answer(lab, edge1)
     return release

@@ -24,9 +24,7 @@ INCOMING = "/opt/app/incoming"
 @pytest.fixture(scope="module", autouse=True)
 def nothing_changes(app1: Any, ops: Any, edge: Any, cargo: dict[str, Any]) -> Iterator[None]:
     """The same release serves, and nothing of the attempts is left where releases are made."""
-    if ops.live() is None:
-        assert ops.deploy(cargo["good-1"]["artifact"]).code == 0
-    live = ops.live()
+    live = ops.have_live(edge, cargo["good-1"])
     before = seen(app1, ops)
     yield
     app1.run(f"rm -rf {INCOMING}/try-*")

@@ -49,9 +49,7 @@ def deployer(lab: dict[str, Any]) -> Deployer:
 @pytest.fixture(scope="module", autouse=True)
 def nothing_changes(app1: Any, ops: Any, edge: Any, cargo: dict[str, Any]) -> Iterator[None]:
     """Whatever is tried: the same release serves, and nothing of the attempts is left."""
-    if ops.live() is None:
-        assert ops.deploy(cargo["good-1"]["artifact"]).code == 0
-    live = ops.live()
+    live = ops.have_live(edge, cargo["good-1"])
     before = seen(app1, ops)
     yield
     app1.run(f"rm -rf {INCOMING}/try-* /tmp/marker-*")
