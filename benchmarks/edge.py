@@ -27,6 +27,8 @@ from lab.cargo import variants
 
 GOAL = 0.95
 PLACE = "/run/slipway-bench"
+# On the disk that has the edge's.
+LOG = "/var/log/slipway-bench.log"
 BARE, UNLOGGED = 8444, 8445
 CONNECTIONS = 32
 VIEW = "/slow?seconds=0.005"
@@ -41,7 +43,7 @@ events {{ worker_connections 4096; }}
 http {{
   include /etc/nginx/mime.types;
   sendfile on;
-  access_log {place}/access.log combined;
+  access_log {log} combined;
   server {{
     listen 127.0.0.1:{bare} ssl;
     ssl_certificate /etc/slipway/tls/live/fullchain.pem;
@@ -68,7 +70,7 @@ grep -q ' # slipway-bench$' /etc/hosts || echo '127.0.0.1 {name} # slipway-bench
 """
 STOP = """\
 if systemctl is-active -q run-slipway-bench; then systemctl stop run-slipway-bench; fi
-rm -rf {place}
+rm -rf {place} {log}
 sed '/ # slipway-bench$/d' /etc/hosts >/run/hosts.bench && cat /run/hosts.bench >/etc/hosts && rm /run/hosts.bench
 """
 
@@ -173,16 +175,16 @@ class EdgeBench:
             if not self.static:
                 raise StepFailed("no static file of 4 to 40 KiB is published: deploy a release with static files")
             configuration = MINIMAL.format(
-                user=user, place=PLACE, bare=BARE, unlogged=UNLOGGED, static="/var/www/app/static"
+                user=user, place=PLACE, log=LOG, bare=BARE, unlogged=UNLOGGED, static="/var/www/app/static"
             )
-            self.site.sudo(STOP.format(place=PLACE))
+            self.site.sudo(STOP.format(place=PLACE, log=LOG))
             self.site.sudo(START.format(place=PLACE, configuration=configuration, name=self.site.name))
             program = (ROOT / "benchmarks/closed_loop.py").read_text()
             self.site.sudo(f"cat >{PLACE}/closed_loop.py <<'PYTHON'\n{program}PYTHON")
         try:
             yield
         finally:
-            self.site.sudo(STOP.format(place=PLACE))
+            self.site.sudo(STOP.format(place=PLACE, log=LOG))
 
     # The ways.
     def wrk(self, port: int, path: str, *headers: str) -> Callable[[], float]:

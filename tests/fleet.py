@@ -13,13 +13,12 @@ from collections import Counter
 from typing import Any
 
 from benchmarks.loadgen import Load, Plan
-from tests.outside import context, https
+from tests.outside import access_log, context, https
 
 APPS = ("app1", "app2")
 EMAIL = "reader@fleet.example"
 # Of a shop that sold out an order is answered too, by the app.
 ANSWERED = (201, 409)
-LOG = "/var/log/nginx/access.log"
 # How long a client waits before it gives up, in seconds: processes that start on a busy machine take theirs.
 PATIENCE = 30.0
 
@@ -99,21 +98,20 @@ class Traffic:
         """Which hosts answered requests of this run, by the edge's log from a line on."""
         names = {f"{self.lab['hosts'][name]['ipv4']}:8443": name for name in APPS}
         found: Counter[str] = Counter()
-        for line in self.edge1.check_output(f"tail -n +{since + 1} {LOG}").splitlines():
+        for line in access_log(self.edge1, f"tail -n +{since + 1}").splitlines():
             entry = json.loads(line)
             if entry["user_agent"] == self.user_agent and entry["backend"]:
                 found[names[entry["backend"].split(", ")[-1]]] += 1
         return found
 
     def lines(self) -> int:
-        return int(self.edge1.check_output(f"wc -l <{LOG}"))
+        return int(access_log(self.edge1, "wc -l").split()[0])
 
     def wait_for(self, name: str, seconds: float, answers: int = 1) -> None:
         """Until so many requests of this run were answered by a host."""
         begun, since = time.monotonic(), self.lines()
         while (found := self.backends(since)[name]) < answers:
             assert time.monotonic() - begun < seconds, f"{name} answered {found} requests in {seconds} s"
-            time.sleep(0.5)
 
     def told(self) -> str:
         gets, orders = self.gets, self.orders
@@ -149,6 +147,7 @@ def wait_until_all_answer(lab: dict[str, Any], edge1: Any, seconds: float = 30) 
     seen: set[str] = set()
     while seen != places:
         assert time.monotonic() < end, f"only {seen or 'nobody'} answered for {seconds} s"
-        https(lab, headers={"User-Agent": agent})
-        lines = map(json.loads, edge1.check_output(f"tail -n 200 {LOG}").splitlines())
+        for _ in range(4):
+            https(lab, headers={"User-Agent": agent})
+        lines = map(json.loads, access_log(edge1, "tail -n 200").splitlines())
         seen = {line["backend"] for line in lines if line["user_agent"] == agent and "," not in line["backend"]}

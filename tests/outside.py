@@ -10,6 +10,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,15 @@ def request(
 
 def http_get(address: str, path: str = "/", **headers: str) -> Answer:
     return request(http.client.HTTPConnection(address, 80, timeout=10), "GET", path, None, headers)
+
+
+ACCESS_LOG = "/var/log/nginx/access.log"
+
+
+def access_log(host: Any, what: str = "cat") -> str:
+    """What a command reads of all that nginx on a host logged so far: it writes many lines at a time."""
+    time.sleep(2)  # more than nginx_access_log_flush
+    return str(host.check_output(f"{what} {ACCESS_LOG}"))
 
 
 def https(

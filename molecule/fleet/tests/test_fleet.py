@@ -16,7 +16,7 @@ import pytest
 from lab.cargo import variants
 from tests import fleet
 from tests.inside import reaches
-from tests.outside import changes, https, is_open
+from tests.outside import access_log, changes, https, is_open
 
 PORT = 8443
 BACKEND = "bookshop.backend.internal"
@@ -29,7 +29,7 @@ def status(ops, name):
 
 def entries(host, **wanted):
     """Lines of the access log that say so."""
-    lines = map(json.loads, host.check_output(f"tail -n 2000 {fleet.LOG}").splitlines())
+    lines = map(json.loads, access_log(host, "tail -n 2000").splitlines())
     return [entry for entry in lines if all(entry[key] == value for key, value in wanted.items())]
 
 

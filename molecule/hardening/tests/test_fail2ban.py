@@ -106,7 +106,7 @@ def line(client: str, uri: str, status: int, upstream: str = "") -> str:
 def test_who_goes_on_over_a_limit_is_banned_and_whom_the_app_refuses_is_not(app1):
     lines = [line(FLOODER, "/api/", 429)] * 100 + [line("198.51.100.11", "/api/", 429)] * 20
     lines += [line("198.51.100.12", "/api/", 429, upstream="429")] * 120
-    app1.check_output("cat >>/var/log/nginx/access.log <<'END'\n" + "\n".join(lines) + "\nEND")
+    app1.check_output("cat >>/var/log/nginx/refused.log <<'END'\n" + "\n".join(lines) + "\nEND")
     try:
         assert wait_for(lambda: FLOODER in banned(app1, "slipway-limits"))
         assert banned(app1, "slipway-limits") == [FLOODER]
@@ -122,7 +122,7 @@ def test_who_looks_for_leaks_on_the_edge_is_banned(lab, app1):
     lines += [line(operator, "/.env", 404)] * 7
     # Who misses a page is a visitor, and so is one whose program is there.
     lines += [line("198.51.100.9", "/books/7/", 404)] * 9 + [line("198.51.100.9", "/shop.php", 200)] * 9
-    app1.check_output("cat >>/var/log/nginx/access.log <<'END'\n" + "\n".join(lines) + "\nEND")
+    app1.check_output("cat >>/var/log/nginx/refused.log <<'END'\n" + "\n".join(lines) + "\nEND")
     try:
         assert wait_for(lambda: PROBER in banned(app1, "slipway-nginx"))
         assert banned(app1, "slipway-nginx") == [PROBER]

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.outside import https
+from tests.outside import access_log, https
 
 
 def somebody() -> str:
@@ -71,12 +71,18 @@ def test_an_address_is_believed_of_a_load_balancer_and_of_nobody_else(lab, stran
     assert told != "203.0.113.9"
 
 
-def test_a_limited_request_is_logged_as_what_it_was(app1, strangers, live):
+def test_a_limited_request_is_logged_as_what_it_was(lab, app1, strangers, live):
     client = somebody()
+    https(lab, "/", headers={"User-Agent": f"served/{client}"})
     strangers.ask("/admin/login/?token=s3cret", 13, client=client, method="POST", body="x")
-    line = app1.check_output("tail -n 1 /var/log/nginx/access.log")
+    line = access_log(app1, "tail -n 1")
     assert '"method":"POST"' in line
     assert '"limit":"REJECTED"' in line
     assert f'"client":"{client}"' in line
     assert '"peer":"127.0.0.1"' in line
+    # And where fail2ban looks, which has nobody who was served.
+    refused = app1.check_output("cat /var/log/nginx/refused.log")
+    assert line in refused.splitlines()
+    assert f"served/{client}" in access_log(app1)
+    assert f"served/{client}" not in refused
     assert app1.run("grep -r s3cret /var/log/nginx/").rc == 1
