@@ -7,6 +7,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import random
 import socket
 import ssl
 import subprocess
@@ -24,10 +25,19 @@ LAB = os.environ.get("SLIPWAY_LAB") or "molecule"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave what is marked `full` to `make test-full`. A scenario that runs alone runs all of its tests."""
+    """Leave to `make test-full` what is marked `full`, and all but n parameters of what is marked `drawn(n)`, drawn by
+    SLIPWAY_TEST_SEED. A scenario that runs alone runs all of its tests."""
     if not os.environ.get("SLIPWAY_MOLECULE_SHARED") or os.environ.get("SLIPWAY_TEST_FULL"):
         return
     left = [item for item in items if item.get_closest_marker("full")]
+    drawing = random.Random(os.environ.get("SLIPWAY_TEST_SEED", "0"))
+    kinds: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("drawn"):
+            kinds.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for kind in kinds.values():
+        (count,) = kind[0].get_closest_marker("drawn").args  # type: ignore[union-attr]
+        left += drawing.sample(kind, max(0, len(kind) - count))
     if left:
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]

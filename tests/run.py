@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import re
 import signal
 import subprocess
@@ -57,6 +58,8 @@ FULL_SEQUENCE = "[converge, verify]"
 PATIENCE = 1500  # seconds for one scenario
 FULL_PATIENCE = 4 * 3600  # with the long tests
 LOG_LINES = 60  # of a failed step's log, on the terminal
+# What draws the parameters of tests that have many: a run with the same one is the same.
+SEED = os.environ.get("SLIPWAY_TEST_SEED") or str(random.randrange(1_000_000))
 # Of a play that ran on a host: how much it changed.
 RECAP = re.compile(r"\b((?:edge|app|worker|data)[12])\s+: ok=[1-9]\d*\s+changed=(\d+)")
 # At the end, after what passed and failed.
@@ -211,6 +214,7 @@ class Lane:
             **self.environment,
             "SLIPWAY_MOLECULE_SHARED": "1",
             "SLIPWAY_TEST_FULL": "1" if full else "",
+            "SLIPWAY_TEST_SEED": SEED,
             # What Molecule believes to have created and prepared goes with the lab.
             "MOLECULE_EPHEMERAL_DIRECTORY": str(own / "molecule"),
         }
@@ -280,6 +284,7 @@ def main() -> int:
     for old in REPORTS.iterdir():
         old.unlink()
     record = Record()
+    say(f"what is drawn is drawn by SLIPWAY_TEST_SEED={SEED}")
     try:
         with commands.ended():
             if not options.no_check:

@@ -131,6 +131,7 @@ def test_strangers_are_findings_each_by_name(crew, joined, app1):
     assert stranger not in app1.check_output("getent group operators")
 
 
+@pytest.mark.full
 def test_time_is_up_by_the_host_itself(crew, joined, app1):
     """sshd refuses at the second; sessions end with the next minute; nobody runs a playbook for that."""
     for number, patience in ((50, 45), (51, 300)):

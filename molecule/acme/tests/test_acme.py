@@ -84,6 +84,7 @@ def test_it_is_trusted_and_browsers_are_told_to_insist(lab, app1, root):
     assert f"The edge shows a certificate for {NAME}".lower() in said.lower()
 
 
+@pytest.mark.full
 def test_a_second_run_changes_nothing(app1, acme, site):
     before = acme.issued()
     done = site.apply()

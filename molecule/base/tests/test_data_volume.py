@@ -77,6 +77,7 @@ def test_files_that_it_would_hide_are_not_hidden(apply, data1):
     assert not data1.file(f"/etc/systemd/system/{UNIT}").exists
 
 
+@pytest.mark.full
 def test_it_is_mounted_grown_in_use_and_shut_while_away(apply, data1, volume):
     run = apply()
     assert run.code == 0, run.output

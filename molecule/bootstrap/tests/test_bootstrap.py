@@ -43,6 +43,7 @@ def test_keys_that_let_nobody_in_are_taken_back(lab, app1):
     assert app1.file("/home/ops/.ssh/authorized_keys").content_string == keys
 
 
+@pytest.mark.full
 def test_a_file_that_sshd_reads_first_is_not_overlooked(lab, app1):
     provider = "/etc/ssh/sshd_config.d/00-provider.conf"
     app1.check_output(f"printf 'PermitRootLogin yes\\n' >{provider}")

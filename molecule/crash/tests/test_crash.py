@@ -3,7 +3,7 @@
 Each verb is killed before and after its state-changing system calls, which a tracer finds by watching it, and at
 random instants (see tests/crash). `make test-full` tries every call and 200 instants; run alone (`molecule test -s
 crash`) it takes a few of each long run of one kind (a release's files, unpacked one by one), and `make test` a small
-sample, another one each time."""
+sample of three verbs, others each time."""
 
 from __future__ import annotations
 
@@ -100,6 +100,7 @@ def sweep(lab: dict[str, Any], app1: Any) -> Iterator[Callable[..., dict[str, An
     host("rm", "-r", PLACE)
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("verb", VERBS)
 def test_killed_before_and_after_its_calls(verb: str, sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(capsys, verb, *POINTS)

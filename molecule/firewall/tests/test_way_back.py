@@ -67,6 +67,7 @@ def by_bastion(lab, data1, places, tmp_path):
     data1.check_output(f"rm {drop_in} && systemctl reload ssh")
 
 
+@pytest.mark.full
 def test_a_host_that_only_a_bastion_reaches_is_worked_on_by_it(lab, narrowed, by_bastion, places):
     from_data1 = {**narrowed, "app_operator_networks": [places.of("data1", family) for family in FAMILIES]}
     through = {"ansible_ssh_common_args": f"-F '{by_bastion}'", "ansible_control_path_dir": str(by_bastion.parent)}

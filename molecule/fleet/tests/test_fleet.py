@@ -163,6 +163,7 @@ def test_two_schedulers_are_refused_before_anything_changes(ops, cargo, tmp_path
     assert set(changes(run.output).values()) == {0}
 
 
+@pytest.mark.full
 def test_the_edge_alone_can_be_seen_to(ops, serving):
     run = ops.playbook("playbooks/site.yml", "--limit=edge1", "--tags=nginx", "--skip-tags=hardening")
     assert run.code == 0, run.output
@@ -221,6 +222,7 @@ def test_a_host_is_taken_out_and_put_back_under_load(ops, traffic, app2, serving
     seen.assert_nothing_lost()
 
 
+@pytest.mark.full
 def test_an_app_that_is_stopped_by_hand_is_drained_first(app1, traffic, serving):
     with traffic("systemctl stop app.service") as seen:
         app1.check_output("systemctl stop app.service")

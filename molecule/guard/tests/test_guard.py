@@ -57,6 +57,7 @@ def wait_until_in(lab: dict[str, Any], app1: Any, begun: float) -> float:
     pytest.fail(f"after {LIMIT} s the operator is still outside")
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize("cut", ["firewall", "sshd", "allowgroups", "keys", "pam", "sudo"])
 def test_what_bars_the_way_in_is_taken_back_and_the_play_says_so(lab, app1, before, cut):
     begun = time.monotonic()
@@ -151,6 +152,7 @@ def test_a_proven_change_stays(lab, app1, before):
     app1.check_output("rm /etc/ssh/harmless")
 
 
+@pytest.mark.full
 def test_a_proof_that_comes_too_late_fails(lab, app1, before):
     done = play(lab, CUT_OFF, cut="nothing", seconds=10, hold=12)
     said = " ".join(done.stdout.split())

@@ -110,6 +110,7 @@ def test_the_archive_runs_each_hour(host):
     assert host.check_output("systemctl is-enabled slipway-audit-archive.timer") == "enabled"
 
 
+@pytest.mark.full
 def test_a_changed_file_is_told_once_on_its_day(app1):
     app1.check_output("systemctl start slipway-integrity")
     app1.check_output("touch /etc/slipway-integrity-test")

@@ -109,6 +109,7 @@ def test_a_host_is_upgraded_rebooted_and_serves_again(app1, ops, edge, live, pro
     assert started(app1) == after
 
 
+@pytest.mark.full
 def test_without_a_flag_the_app_is_renewed_and_nobody_is_sent_away(app1, ops, edge, live, probe):
     before, generation = started(app1), ops.status()["live"]["generation"]
     done = ops.playbook(PLAYBOOK, "--limit", "app1")

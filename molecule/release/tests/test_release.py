@@ -123,6 +123,7 @@ def test_two_and_what_is_told_lies_in_a_file_that_only_operators_read(app1, two)
     assert event["actor"].startswith("deployer (")
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize(("name", "word"), [("bad", "answered 500"), ("crash", "recommendations")])
 def test_a_bad_release_never_receives_a_request_and_is_gone(app1, ops, edge, cargo, two, name, word):
     bad = cargo[name]

@@ -72,6 +72,7 @@ def test_a_host_that_cannot_build_keeps_the_database_as_it_is(ops, data1, live, 
     assert ops.live() == live
 
 
+@pytest.mark.full
 def test_a_refusal_in_the_second_batch_takes_the_first_one_back(ops, edge, data1, live, fleet, refusing, fresh):
     refusing("activate")
     run = ops.deploy(fresh["artifact"], *fleet)
