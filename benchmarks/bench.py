@@ -378,9 +378,9 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=100.0, help="requests a second (default: 100)")
     parser.add_argument("--edge", action="store_true", help="what the edge costs instead: benchmarks/edge.py")
     parser.add_argument(
-        "--rounds", type=int, default=5, help="with --edge: how often each way is measured (default: 5)"
+        "--rounds", type=int, default=9, help="with --edge: how often each way is measured (default: 9)"
     )
-    parser.add_argument("--seconds", type=int, default=4, help="with --edge: for how long (default: 4)")
+    parser.add_argument("--seconds", type=int, default=2, help="with --edge: for how long (default: 2)")
     options = parser.parse_args()
     if not 1 <= options.switches <= 1000:
         parser.error("--switches takes 1 to 1000")
