@@ -3,8 +3,9 @@
 Static files: wrk on the edge, and on a second nginx on the same host whose configuration is as short as one would write
 it by hand (the same certificate, versions of TLS and files, nginx's own access log on the same disk), and on that one
 without a log. Dynamic: one client program on the edge, on Gunicorn's socket directly, and on the short nginx before it,
-for a view that takes 5 ms. TLS handshakes: wrk with a new connection for each request. They take turns, every other round in the opposite order, and each round gives a ratio.
-Everything runs on one machine, the clients too, so what a client costs is in both numbers.
+for a view that takes 5 ms. TLS handshakes: wrk with a new connection for each request. They take turns, every other
+round in the opposite order, and each round gives a ratio. Everything runs on one machine, the clients too, so what a
+client costs is in both numbers.
 """
 
 from __future__ import annotations
