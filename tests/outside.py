@@ -133,7 +133,9 @@ ACCESS_LOG = "/var/log/nginx/access.log"
 
 
 def access_log(host: Any, what: str = "cat") -> str:
-    """What a command reads of all that nginx on a host logged so far: it writes many lines at a time."""
+    """What a command reads of all that nginx on a host logged so far: it writes many lines at a time.
+
+    Its workers each write their own, so that lines of the same second stand in any order."""
     time.sleep(2)  # more than nginx_access_log_flush
     return str(host.check_output(f"{what} {ACCESS_LOG}"))
 
