@@ -76,7 +76,7 @@ def test_a_limited_request_is_logged_as_what_it_was(lab, app1, strangers, live):
     https(lab, "/", headers={"User-Agent": f"served/{client}"})
     strangers.ask("/admin/login/?token=s3cret", 13, client=client, method="POST", body="x")
     # Each of nginx's workers writes its own lines: they stand in no order of time.
-    line = access_log(app1, f"grep '\"client\":\"{client}\".*\"limit\":\"REJECTED\"'").splitlines()[-1]
+    line = access_log(app1, f'grep \'"client":"{client}".*"limit":"REJECTED"\'').splitlines()[-1]
     assert '"method":"POST"' in line
     assert '"peer":"127.0.0.1"' in line
     # And where fail2ban looks, which has nobody who was served.
