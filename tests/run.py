@@ -43,10 +43,9 @@ FOUNDATION = ("bootstrap", "site")
 # as long as the others. A scenario that is not named here comes last on the second. The third has hosts of its own
 # kind, and is done first: so it also has what asks for no more than a host.
 LANES = {
-    "host": (*FOUNDATION, "deployers", "hardening", "firewall", "audit", "access", "alerts"),
+    "host": (*FOUNDATION, "deployers", "hardening", "firewall", "audit", "access", "alerts", "crash"),
     "app": (
         "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release", "patch",
-        "crash",
     ),
     "fleet": ("fleet", "base", "guard"),
 }  # fmt: skip
@@ -187,7 +186,14 @@ class Lane:
     def make(self, command: str) -> None:
         subprocess.run(["lab/lab.py", command], cwd=ROOT, check=True, env={**os.environ, **self.environment})
 
-    def run(self, record: Record, full: bool) -> None:
+    def run(self, record: Record, full: bool, keep: bool) -> None:
+        try:
+            self.work(record, full)
+        finally:
+            if not keep:
+                subprocess.run(["lab/lab.py", "down"], cwd=ROOT, check=False, env={**os.environ, **self.environment})
+
+    def work(self, record: Record, full: bool) -> None:
         if self.set_up and step(record, f"set-up-{self.name}", self.operator):
             # On hosts that are not whole, everything else would be red for no reason of its own.
             return
@@ -295,7 +301,7 @@ def main() -> int:
                 lane.make("up")
             # Whatever stops us stops what the lanes wait for, and so the lanes, before the pool waits for them.
             with ThreadPoolExecutor(max_workers=len(working)) as pool, commands.ended():
-                futures = [pool.submit(lane.run, record, options.full) for lane in working]
+                futures = [pool.submit(lane.run, record, options.full, options.keep) for lane in working]
                 done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()

@@ -134,6 +134,7 @@ def test_it_waits_for_a_deploy(app1, ops, live, probe):
     assert version(app1, probe) == "1.0"
 
 
+@pytest.mark.full
 def test_it_does_not_begin_while_users_are_not_served(app1, ops, edge, live, probe):
     app1.check_output("systemctl stop app.service")
     try:
