@@ -46,7 +46,7 @@ def down(lab: Lab) -> None:
     """Remove all of it but the test reports, which are what a test run leaves to be read."""
     say = Progress()
     with _alone(lab):
-        hosts.refuse_strangers(lab)
+        hosts.refuse_strangers(lab, to_remove=True)
         machine.stop(Guest.of(lab))
         disk.forget(lab)
         end_connections(lab)

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from lab import engine
 from lab.state import ROOT, Lab, LabError
@@ -22,13 +23,19 @@ CAPABILITIES = (
 )  # fmt: skip
 
 
-def refuse_strangers(lab: Lab) -> None:
-    """Two checkouts that use one name would pull the hosts from under each other."""
+def refuse_strangers(lab: Lab, *, to_remove: bool = False) -> None:
+    """Two checkouts that use one name would pull the hosts from under each other. One that is gone uses none."""
     for found in engine.inspect("container", [lab.container(host) for host in lab.hosts]):
         owner = found["Config"]["Labels"].get(CHECKOUT_LABEL)
-        if owner != str(ROOT):
+        if owner == str(ROOT):
+            continue
+        if owner is None or Path(owner).is_dir():
             raise LabError(
                 f"A lab named {lab.name} belongs to {owner}: choose another name (LAB=…), or remove it there."
+            )
+        if not to_remove:
+            raise LabError(
+                f"A lab named {lab.name} was left by {owner}, which is gone: remove it (make lab-down LAB={lab.name})."
             )
 
 

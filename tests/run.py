@@ -175,6 +175,7 @@ class Lane:
         self.set_up = name != "host"
         before = () if self.set_up else FOUNDATION
         self.scenarios = [*before, *(one for one in chosen if one not in FOUNDATION)]
+        self.ours = False
         self.topology = name if name in TOPOLOGIES else "host"
         self.environment = {
             "SLIPWAY_LAB": self.lab,
@@ -183,15 +184,29 @@ class Lane:
             "NO_COLOR": "1",
         }
 
-    def make(self, command: str) -> None:
-        subprocess.run(["lab/lab.py", command], cwd=ROOT, check=True, env={**os.environ, **self.environment})
+    def make(self) -> None:
+        """From bare hosts, whatever an interrupted run left."""
+        for command in ("down", "up"):
+            if code := self.call(command):
+                # It has said why.
+                sys.exit(f"test: lab.py {command} of the lab {self.lab} ended with {code}")
+            self.ours = True
+
+    def remove(self) -> None:
+        if self.ours:
+            self.ours = bool(self.call("down"))
+
+    def call(self, command: str) -> int:
+        return subprocess.run(
+            ["lab/lab.py", command], cwd=ROOT, check=False, env={**os.environ, **self.environment}
+        ).returncode
 
     def run(self, record: Record, full: bool, keep: bool) -> None:
         try:
             self.work(record, full)
         finally:
             if not keep:
-                subprocess.run(["lab/lab.py", "down"], cwd=ROOT, check=False, env={**os.environ, **self.environment})
+                self.remove()
 
     def work(self, record: Record, full: bool) -> None:
         if self.set_up and step(record, f"set-up-{self.name}", self.operator):
@@ -295,10 +310,9 @@ def main() -> int:
         with commands.ended():
             if not options.no_check:
                 step(record, "check", check(options.full))
-            # From bare hosts, whatever an interrupted run left; one after the other, as they look for free ports.
+            # One after the other, as they look for free ports.
             for lane in working:
-                lane.make("down")
-                lane.make("up")
+                lane.make()
             # Whatever stops us stops what the lanes wait for, and so the lanes, before the pool waits for them.
             with ThreadPoolExecutor(max_workers=len(working)) as pool, commands.ended():
                 futures = [pool.submit(lane.run, record, options.full, options.keep) for lane in working]
@@ -308,7 +322,7 @@ def main() -> int:
     finally:
         if not options.keep:
             for lane in working:
-                subprocess.run(["lab/lab.py", "down"], cwd=ROOT, check=False, env={**os.environ, **lane.environment})
+                lane.remove()
 
     result = tally(sorted(REPORTS.glob("*.xml")))
     for line in told(sorted(REPORTS.glob("*.xml"))):

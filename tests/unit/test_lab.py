@@ -201,12 +201,28 @@ def test_when_every_network_is_taken_the_lab_says_so(lab: Lab, monkeypatch: pyte
         network._create(lab)
 
 
-def test_another_checkouts_lab_is_left_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_checkouts_lab_is_left_alone(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from lab import hosts
 
-    monkeypatch.setattr(engine, "inspect", lambda *_: [{"Config": {"Labels": {hosts.CHECKOUT_LABEL: "/elsewhere"}}}])
-    with pytest.raises(LabError, match="belongs to /elsewhere"):
+    other = tmp_path / "other"
+    other.mkdir()
+    labels = {hosts.CHECKOUT_LABEL: str(other)}
+    monkeypatch.setattr(engine, "inspect", lambda *_: [{"Config": {"Labels": labels}}])
+    for to_remove in (False, True):
+        with pytest.raises(LabError, match=f"belongs to {other}"):
+            hosts.refuse_strangers(lab, to_remove=to_remove)
+
+
+def test_the_lab_of_a_checkout_that_is_gone_can_be_removed(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lab import hosts
+
+    gone = tmp_path / "gone"
+    monkeypatch.setattr(engine, "inspect", lambda *_: [{"Config": {"Labels": {hosts.CHECKOUT_LABEL: str(gone)}}}])
+    with pytest.raises(LabError, match=f"left by {gone}, which is gone: remove it"):
         hosts.refuse_strangers(lab)
+    hosts.refuse_strangers(lab, to_remove=True)
 
 
 def test_an_unknown_distribution_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
