@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
-import threading
-from pathlib import Path
-
 import pytest
 
-from benchmarks.edge import Comparison, wrk_rate
-from benchmarks.story import ROOT, StepFailed
+from benchmarks.edge import Comparison, h2load_rate, wrk_rate
+from benchmarks.story import StepFailed
 
 WRK = "Running 4s test @ https://a/\n  40000 requests in 4.00s, 1GB read\nRequests/sec:  9876.5\n"
 
@@ -64,24 +57,30 @@ def test_a_goal_that_is_missed_is_said() -> None:
     assert comparison(94, 90, 99).missed() == "static: 0.940 of bare, the goal is 0.95"
 
 
-@pytest.mark.parametrize(("status", "good"), [("200 OK", True), ("503 Busy", False)])
-def test_the_client_counts_what_was_answered_well(tmp_path: Path, status: str, good: bool) -> None:
-    server = socket.socket(socket.AF_UNIX)
-    server.bind(str(tmp_path / "s"))
-    server.listen(16)
+H2LOAD = """\
+finished in 3.02s, 8028.33 req/s, 0B/s
+requests: 24085 total, 24088 started, 24085 done, 24085 succeeded, 0 failed, 0 errored, 0 timeout
+status codes: 24085 2xx, 0 3xx, 0 4xx, 0 5xx
+"""
 
-    def serve() -> None:
-        while True:
-            connection, _ = server.accept()
-            connection.recv(65536)
-            # In two pieces: the end of an answer is known by its length.
-            connection.sendall(f"HTTP/1.1 {status}\r\nContent-Length: 4\r\n\r\nab".encode())
-            connection.sendall(b"cd")
-            connection.close()
 
-    threading.Thread(target=serve, daemon=True).start()
-    words = [sys.executable, "benchmarks/closed_loop.py", f"unix:{tmp_path / 's'}", "a.test", "/", "2", "0.3"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True, timeout=30)
-    found = json.loads(done.stdout)
-    assert (found["per_second"] > 10) is good
-    assert (found["other"] == 0) is good
+def test_the_rate_is_h2loads() -> None:
+    assert h2load_rate(H2LOAD) == 8028.33
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("24085 succeeded, 0 failed", "24080 succeeded, 5 failed"),
+        ("24085 done, 24085 succeeded", "0 done, 0 succeeded"),
+        ("24085 succeeded, 0 failed", "24085 succeeded, 3 failed"),
+    ],
+)
+def test_bad_answers_to_h2load_are_no_measurement(good: str, bad: str) -> None:
+    with pytest.raises(StepFailed, match="not answered well"):
+        h2load_rate(H2LOAD.replace(good, bad))
+
+
+def test_an_h2load_that_says_nothing_is_no_measurement() -> None:
+    with pytest.raises(StepFailed, match="could not connect"):
+        h2load_rate("client could not connect to host")
