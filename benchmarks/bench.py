@@ -2,7 +2,7 @@
 
 Under one open-loop load, in one run: our switches, then the plan's literal stop, relink, start, which has to lose some
 or the measurement is not to be believed, then our switch with the drain taken out. After that, without load: the
-playbooks against a hand-written ssh script that does the same work on the same host.
+playbooks against a hand-written ssh script, and Capistrano, that do the same work on the same host.
 """
 
 import argparse
@@ -12,21 +12,27 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks import edge
+from benchmarks.baselines import Baseline, Capistrano, Script, install_capistrano
 from benchmarks.loadgen import Load, LoadError
-from benchmarks.site import ADMIN, Site, load_average
+from benchmarks.site import Site, load_average
 from benchmarks.story import ROOT, Ran, StepFailed, Story, end_on_signals, table
 from lab.cargo import variants
 
-BASELINE = Path("benchmarks/baseline")
 INVENTORY = ("-i", "inventories/lab")
 RELEASECTL_CONFIG = "/etc/slipway/releasectl.json"
 PAUSE = 1.0  # seconds of plain load after each switch
 STEPS = 7
+# How many times as long as another way ours may take.
+GOALS = {
+    ("deploy", "script"): 1.75,
+    ("deploy", "Capistrano"): 1.3,
+    ("rollback", "script"): 2.5,
+    ("rollback", "Capistrano"): 1.0,
+}
 DROP_IN = "/run/systemd/system/gunicorn@.service.d/bench.conf"
 
 
@@ -40,7 +46,7 @@ class Bench:
         self.reports = ROOT / ".lab" / lab / "reports"
         self.story = Story(STEPS, self.reports / "bench.log")
         self.switch_seconds: dict[str, list[float]] = {}
-        self.times: dict[str, list[Ran]] = {}
+        self.times: dict[str, dict[str, list[Ran]]] = {}
         self.witnessed: dict[str, Any] = {}
         self.site_tasks = 0
 
@@ -207,40 +213,34 @@ class Bench:
 
     # Times.
     def timings(self) -> None:
-        environment = {"SSH_CONFIG": self.site.facts["ssh_config"], "ADMIN": ADMIN}
-
-        def script(name: str, *arguments: str) -> Ran:
-            return self.story.run([BASELINE / f"{name}.sh", *arguments], environment)
-
-        def on_host(word: str) -> None:
-            text = (ROOT / BASELINE / "host.sh").read_text(encoding="utf-8")
-            self.site.sudo(text.replace("case $1 in", f"set -- {word}\ncase $1 in"))
-
+        if why_not := install_capistrano():
+            self.story.say(f"Note: {why_not}.")
+        script = Script(self.site, self.story)
+        baselines: list[Baseline] = [script] if why_not else [script, Capistrano(self.site, self.story)]
         # Ids that this host has not seen, so that each deploy builds.
         first = int(time.time()) % 900_000 + 10
         fresh = variants([f"good-{first + place}" for place in range(self.repeats + 1)], self.lab)
         artifacts = [made["artifact"] for made in fresh.values()]
-        stems = [Path(artifact).name.removesuffix(".tar.gz") for artifact in artifacts]
-        on_host("remove")
-        on_host("prepare")
-        try:
+        with ExitStack() as standing:
+            for baseline in baselines:
+                standing.enter_context(baseline.ready())
             for place, artifact in enumerate(artifacts):
-                ours, theirs = self.deploy(artifact), script("deploy", artifact)
+                ran = {"playbook": self.deploy(artifact)}
+                ran |= {baseline.title: baseline.deploy(artifact) for baseline in baselines}
                 if place == 0:
-                    continue  # warms both caches
-                self.note("deploy", ours, theirs)
-                ours, theirs = self.playbook("rollback"), script("rollback", stems[place - 1])
-                self.note("rollback", ours, theirs)
+                    continue  # warms the caches
+                self.note("deploy", ran)
+                back = artifacts[place - 1]
+                ran = {"playbook": self.playbook("rollback")}
+                self.note("rollback", ran | {one.title: one.rollback(back) for one in baselines})
             for _ in range(min(self.repeats, 3)):
-                ours, theirs = self.playbook("site"), script("site")
+                ours = self.playbook("site")
                 self.expect_idle(ours)
-                self.note("no-op site", ours, theirs)
-        finally:
-            on_host("remove")
+                self.note("no-op site", {"playbook": ours, "script": script.run("site")})
 
-    def note(self, name: str, ours: Ran, theirs: Ran) -> None:
-        self.times.setdefault(f"{name}: playbook", []).append(ours)
-        self.times.setdefault(f"{name}: script", []).append(theirs)
+    def note(self, name: str, ran: dict[str, Ran]) -> None:
+        for way, one in ran.items():
+            self.times.setdefault(name, {}).setdefault(way, []).append(one)
 
     def expect_idle(self, ran: Ran) -> None:
         recap = [line for line in ran.output.splitlines() if " changed=" in line and " ok=" in line]
@@ -289,7 +289,7 @@ class Bench:
             f"\nTimes, medians of {self.repeats} (no-op site: {min(self.repeats, 3)}), not under load:\n" + table(times)
         )
         if self.site_tasks:
-            site = statistics.median(ran.seconds for ran in self.times["no-op site: playbook"])
+            site = statistics.median(ran.seconds for ran in self.times["no-op site"]["playbook"])
             self.story.say(
                 f"The no-op site ran {self.site_tasks} tasks on its longest host, {site / self.site_tasks:.2f} s each."
             )
@@ -329,29 +329,23 @@ class Bench:
         return problems
 
     def time_rows(self) -> list[tuple[str, ...]]:
-        rows: list[tuple[str, ...]] = [
-            ("what", "playbook s", "script s", "ratio", "playbook CPU s", "script CPU s", "seconds of each run")
-        ]
-        for name in dict.fromkeys(key.partition(":")[0] for key in self.times):
-            ours, theirs = self.times[f"{name}: playbook"], self.times[f"{name}: script"]
-            wall = [statistics.median(ran.seconds for ran in runs) for runs in (ours, theirs)]
-            cpu = [statistics.median(ran.cpu_seconds for ran in runs) for runs in (ours, theirs)]
-            each = (
-                " ".join(f"{ran.seconds:.1f}" for ran in ours)
-                + " / "
-                + " ".join(f"{ran.seconds:.1f}" for ran in theirs)
-            )
-            rows.append(
-                (
-                    name,
-                    f"{wall[0]:.1f}",
-                    f"{wall[1]:.1f}",
-                    f"{wall[0] / wall[1]:.1f}",
-                    f"{cpu[0]:.1f}",
-                    f"{cpu[1]:.1f}",
-                    each,
+        rows: list[tuple[str, ...]] = [("what", "way", "median s", "of ours", "goal", "CPU s", "seconds of each run")]
+        for what, ways in self.times.items():
+            ours = statistics.median(ran.seconds for ran in ways["playbook"])
+            for way, runs in ways.items():
+                wall = statistics.median(ran.seconds for ran in runs)
+                goal = GOALS.get((what, way), 0.0)
+                rows.append(
+                    (
+                        what if way == "playbook" else "",
+                        way,
+                        f"{wall:.1f}",
+                        "" if way == "playbook" else f"{ours / wall:.2f}",
+                        f"{goal}" + (" missed" if ours / wall > goal else "") if goal else "",
+                        f"{statistics.median(ran.cpu_seconds for ran in runs):.1f}",
+                        " ".join(f"{ran.seconds:.1f}" for ran in runs),
+                    )
                 )
-            )
         return rows
 
     def save(self, times: list[tuple[str, ...]]) -> None:
@@ -363,8 +357,11 @@ class Bench:
             "load": self.witnessed["result"],
             "nginx": self.witnessed["nginx"],
             "times": {
-                name: [{"seconds": round(ran.seconds, 2), "cpu_seconds": round(ran.cpu_seconds, 2)} for ran in runs]
-                for name, runs in self.times.items()
+                f"{what}: {way}": [
+                    {"seconds": round(ran.seconds, 2), "cpu_seconds": round(ran.cpu_seconds, 2)} for ran in runs
+                ]
+                for what, ways in self.times.items()
+                for way, runs in ways.items()
             },
             "times_table": times,
         }

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
-# What the baseline does on the host, as root: bash -s -- prepare | deploy NAME | rollback NAME | site | remove
+# What a baseline does on the host, as root: bash -s -- prepare | deploy NAME | rollback NAME | site | remove
+# BASELINE names it: the script's own, or Capistrano's beside it.
 set -euo pipefail
-root=/opt/baseline
-unit=/etc/systemd/system/baseline.service
-export UV_CACHE_DIR=/var/cache/baseline-uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
+name=${BASELINE:-baseline}
+root=/opt/$name
+unit=/etc/systemd/system/$name.service
+export UV_CACHE_DIR=/var/cache/$name-uv UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 export UV_SYSTEM_CERTS=1 # as a build of Slipway does: a host behind a proxy trusts what its owner said
 
 prepare() {
-  mkdir -p "$root/releases"
+  mkdir -p "$root/releases" "$UV_CACHE_DIR"
+  # Who deploys by Capistrano has sudo, and builds as itself.
+  if [[ -n ${OWNER:-} ]]; then chown -R "$OWNER" "$root" "$UV_CACHE_DIR"; fi
   # The app's settings, as its own units get them: from the files, quoted for systemd and for the shell alike.
   (
     umask 077
@@ -18,16 +22,16 @@ prepare() {
   )
   cat >"$unit" <<UNIT
 [Unit]
-Description=The baseline of the bench: one gunicorn, restarted for each release
+Description=A baseline of the bench ($name): one gunicorn, restarted for each release
 
 [Service]
 Type=notify
 User=app
 EnvironmentFile=$root/environment
 Environment=DJANGO_SETTINGS_MODULE=config.settings PYTHONDONTWRITEBYTECODE=1 RELEASE_ID=baseline
-RuntimeDirectory=baseline
+RuntimeDirectory=$name
 WorkingDirectory=$root/current/src
-ExecStart=$root/current/venv/bin/gunicorn --bind unix:/run/baseline/gunicorn.sock --worker-class gthread \
+ExecStart=$root/current/venv/bin/gunicorn --bind unix:/run/$name/gunicorn.sock --worker-class gthread \
  --workers 4 --threads 2 --graceful-timeout 60 config.wsgi:application
 UNIT
   systemctl daemon-reload
@@ -35,15 +39,15 @@ UNIT
 
 switch() {
   ln -sfn "$root/releases/$1" "$root/current"
-  systemctl restart baseline.service
+  systemctl restart "$name.service"
   for _ in $(seq 100); do
-    if curl -fsS -o /dev/null --max-time 5 --unix-socket /run/baseline/gunicorn.sock \
+    if curl -fsS -o /dev/null --max-time 5 --unix-socket "/run/$name/gunicorn.sock" \
       -H "Host: ${domain:-bookshop.localhost}" -H 'X-Forwarded-Proto: https' http://app/readyz 2>/dev/null; then
       return
     fi
     sleep 0.1
   done
-  echo "the baseline's /readyz never answered" >&2
+  echo "$name's /readyz never answered" >&2
   return 1
 }
 
@@ -79,7 +83,7 @@ site() {
 
 remove() {
   if [[ -e $unit ]]; then
-    systemctl stop baseline.service
+    systemctl stop "$name.service"
     rm -f "$unit"
     systemctl daemon-reload
   fi

@@ -231,3 +231,15 @@ def test_the_bench_refuses_the_time_of_a_site_that_was_not_idle(bench: Bench, tm
     for output in ("app1 : ok=90 changed=1 failed=0\n", "nothing was run\n"):
         with pytest.raises(StepFailed, match="says nothing"):
             bench.expect_idle(ran(output))
+
+
+def test_ours_is_held_against_each_other_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.bench.ROOT", tmp_path)
+    made = Bench("unit-test", 1, 3, 10.0)
+    for ours, script, other in ((6.0, 4.0, 5.0), (8.0, 4.0, 5.0), (7.0, 4.0, 5.0)):
+        ran = {"playbook": ours, "script": script, "Capistrano": other}
+        made.note("deploy", {way: Ran(0, seconds, 1.0, tmp_path / "log") for way, seconds in ran.items()})
+    rows = {row[1]: row[2:5] for row in made.time_rows()[1:]}
+    assert rows["playbook"] == ("7.0", "", "")
+    assert rows["script"] == ("4.0", "1.75", "1.75")
+    assert rows["Capistrano"] == ("5.0", "1.40", "1.3 missed")
