@@ -184,6 +184,7 @@ class Lifecycle:
         """Start ``release`` as a new generation and move requests, workers and the scheduler to it; then watch it
         for so many seconds.
         """
+        self.seen = None
         state = self.store.read()
         live = self.live_release()
         recorded = state.live.release if state.live else None
