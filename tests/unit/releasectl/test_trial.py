@@ -482,7 +482,17 @@ def test_a_link_by_hand_wins_over_a_watch_that_died(watched, systemd, config, mo
     with pytest.raises(Killed):
         watched.activate("b", "me", watch=20)
     files.link_atomically(config.current, str(config.release_dir("d")))
+    led_to = {}
+    original = systemd.stop
+
+    def stop(units, block=True):
+        names = list(units)
+        led_to.update(dict.fromkeys(names, str(watched.socket_generation())))
+        original(names, block)
+
+    monkeypatch.setattr(systemd, "stop", stop)
     watched.reconcile("me")
+    assert led_to["gunicorn@b.2.service"] == "a.1", "what served was stopped before something else did"
     assert serving(watched) == ("d", "d")
     assert systemd.running("gunicorn") == ["gunicorn@d.3.service"]
 
