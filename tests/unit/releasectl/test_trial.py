@@ -16,9 +16,12 @@ from releasectl.lock import Locks
 from tests.unit.releasectl.test_lifecycle import Killed, crashing, serving
 
 
-def line(release="b", status=200, upstream=None, took=0.0, at=None, **more):
-    """A line of nginx's log; ``at`` is when the answer was written."""
-    when = datetime.fromtimestamp(time.time() if at is None else at, tz=UTC)
+NOW = 1_800_000_000.0
+
+
+def line(release="b", status=200, upstream=None, took=0.0, **more):
+    """A line of nginx's log."""
+    when = datetime.fromtimestamp(NOW, tz=UTC)
     entry = {
         "time": when.strftime("%Y-%m-%dT%H:%M:%S+00:00"), "status": status, "release": release,
         "upstream_status": str(status) if upstream is None else upstream, "request_time": took, **more,
@@ -34,7 +37,7 @@ def log(tmp_path):
 
 
 def counted(log, *lines):
-    answers = watch.Answers(str(log), "b", time.time() - 5)
+    answers = watch.Answers(str(log), "b", NOW - 5)
     with log.open("a") as stream:
         stream.writelines(lines)
     answers.read()
