@@ -15,7 +15,6 @@ from releasectl.lifecycle import Lifecycle
 from releasectl.lock import Locks
 from tests.unit.releasectl.test_lifecycle import Killed, crashing, serving
 
-
 NOW = 1_800_000_000.0
 
 
