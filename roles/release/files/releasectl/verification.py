@@ -11,7 +11,7 @@ from . import build, smoke
 from .config import Config
 from .errors import Refusal
 from .health import UnixConnection
-from .names import Generation
+from .names import Generation, shorten
 from .settings import Settings
 from .systemd import sandboxed
 
@@ -30,7 +30,7 @@ def verify(
         say(f"asking {len(tests)} smoke tests on its own socket")
         ask_socket(config, generation, tests)
     if config.smoke_command:
-        say(f"running {' '.join(config.smoke_command)}")
+        say(f"running {shorten(' '.join(config.smoke_command))[1:-1]}")
         run_command(config, settings, generation, version)
 
 
@@ -57,6 +57,7 @@ def run_command(config: Config, settings: Settings, generation: Generation, vers
         "PATH": f"{programs}:/usr/bin:/bin",
         "SLIPWAY_SOCKET": str(config.generation_socket(generation)),
     }
+    called = f"The command {shorten(' '.join(config.smoke_command))[1:-1]} of {release}"
     path = settings.write_environment(command_unit(release), version)
     began = time.monotonic()
     try:
@@ -66,13 +67,12 @@ def run_command(config: Config, settings: Settings, generation: Generation, vers
             build.app_sandbox(config, directory, path),
             environment,
             config.smoke_command_timeout,
-            f"The command {' '.join(config.smoke_command)} of {release}",
+            called,
         )
     except Refusal as refusal:
         if time.monotonic() - began >= config.smoke_command_timeout:
             raise Refusal(
-                f"The command {' '.join(config.smoke_command)} of {release} did not end within"
-                f" {config.smoke_command_timeout} s (release_smoke_command_timeout).",
+                f"{called} did not end within {config.smoke_command_timeout} s (release_smoke_command_timeout).",
                 **refusal.details,
             ) from None
         raise
