@@ -12,6 +12,7 @@ source gives the same commit and the same bytes: asking twice changes nothing.
   bad                /readyz answers 500: the release is refused by its health gate
   crash              the process ends with an import error when it starts
   hang               /readyz never answers
+  sour               /readyz is well, the front page answers 500
   featherweight-<n>  no Django at all: builds in a second and starts in less, for tests that switch hundreds of times
 """
 
@@ -109,6 +110,14 @@ def hang(app: Path, _number: str) -> None:
     replace(app / "bookshop" / "health.py", "    results = {", "    time.sleep(3600)\n    results = {")
 
 
+def sour(app: Path, _number: str) -> None:
+    replace(
+        app / "bookshop" / "views.py",
+        "    recommended = ",
+        '    raise RuntimeError("the milk is sour")\n    recommended = ',
+    )
+
+
 def featherweight(app: Path, number: str) -> None:
     replace(app / "config" / "wsgi.py", 'VERSION = "0"', f'VERSION = "{number}"')
     # Its requirements are the bookshop's own server and nothing else, hashes included.
@@ -126,6 +135,7 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "bad": (BOOKSHOP, bad),
     "crash": (BOOKSHOP, crash),
     "hang": (BOOKSHOP, hang),
+    "sour": (BOOKSHOP, sour),
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
 NUMBERED = ("good", "migration", "featherweight")

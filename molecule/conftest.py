@@ -204,7 +204,7 @@ def ops(lab: dict[str, Any]) -> Operations:
 @pytest.fixture(scope="session")
 def cargo() -> dict[str, dict[str, Any]]:
     """Releases to try things with: see lab/cargo.py."""
-    names = ["good-1", "good-2", "good-3", "bad", "crash"]
+    names = ["good-1", "good-2", "good-3", "bad", "crash", "sour"]
     done = subprocess.run(
         [sys.executable, str(ROOT / "lab/cargo.py"), *names],
         env={**os.environ, "SLIPWAY_LAB": LAB},

@@ -5,12 +5,22 @@ from __future__ import annotations
 import http.client
 import socket
 import ssl
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+
+HOST_PROGRAM = Path(__file__).resolve().parents[2] / "roles/release/files"
+if str(HOST_PROGRAM) not in sys.path:
+    sys.path.append(str(HOST_PROGRAM))
+
+from releasectl import smoke
+from releasectl.errors import Refusal
 
 PAUSE = 0.2
 
@@ -43,24 +53,19 @@ class Connection(http.client.HTTPSConnection):
             raise
 
 
-def ask(address: str, question: Question, context: ssl.SSLContext, timeout: float) -> str:
+def ask(address: str, question: Question, test: smoke.SmokeTest, context: ssl.SSLContext) -> str:
     """Ask once over a new connection; return what is wrong with the answer, nothing when it is right."""
-    connection = Connection(address, question, context, timeout)
+    connection = Connection(address, question, context, test.within)
     try:
-        connection.request("GET", question.path, headers={"Host": question.domain, "Connection": "close"})
-        answer = connection.getresponse()
-        answer.read(1 << 20)
-        release = answer.getheader("X-Release")
+        answer = smoke.fetch(connection, test, {"Host": question.domain})
     except ssl.SSLCertVerificationError as error:
         return f"showed a certificate that cannot be trusted ({error.verify_message})"
-    except TimeoutError:
-        return f"did not answer within {timeout:.0f} s"
     except (OSError, http.client.HTTPException) as error:
-        return f"cannot be asked ({error.strerror if isinstance(error, OSError) and error.strerror else error!r})"
-    finally:
-        connection.close()
-    if answer.status != question.status:
-        return f"answered {answer.status}, not {question.status}"
+        return smoke.trouble(error, test)
+    wrong = smoke.judge(test, answer)
+    release = answer.headers.get("x-release")
+    if wrong:
+        return wrong
     if release is None:
         return "answered without the header X-Release, which the app must send with the value of RELEASE_ID"
     if release != question.release:
@@ -72,15 +77,49 @@ def convince(addresses: list[str], question: Question, context: ssl.SSLContext, 
     """Ask every edge until it was right several times in a row; return the sentence of what is wrong, or nothing."""
     deadline = time.monotonic() + timeout
     for address in addresses:
-        row = 0
-        while row < successes:
-            wrong = ask(address, question, context, max(1.0, min(10.0, deadline - time.monotonic())))
-            row = 0 if wrong else row + 1
-            if wrong and time.monotonic() + PAUSE > deadline:
-                where = f"https://{question.domain}{question.path} through {address}"
-                return f"{where} {wrong} (asked for {timeout:.0f} s)."
-            if wrong:
-                time.sleep(PAUSE)
+
+        def once(address: str = address) -> str:
+            within = max(1.0, min(10.0, deadline - time.monotonic()))
+            test = smoke.SmokeTest(question.path, status=(question.status,), within=within)
+            return ask(address, question, test, context)
+
+        if wrong := insist(once, successes, deadline):
+            where = f"https://{question.domain}{question.path} through {address}"
+            return f"{where} {wrong} (asked for {timeout:.0f} s)."
+    return ""
+
+
+def prove(
+    addresses: list[str],
+    question: Question,
+    tests: tuple[smoke.SmokeTest, ...],
+    context: ssl.SSLContext,
+    timeout: float,
+) -> str:
+    """Ask every edge every smoke test until it holds; return the sentence of what does not, or nothing."""
+    deadline = time.monotonic() + timeout
+    for address in addresses:
+        for test in tests:
+
+            def once(address: str = address, test: smoke.SmokeTest = test) -> str:
+                return ask(address, question, test, context)
+
+            if wrong := insist(once, 1, deadline):
+                where = f"https://{question.domain}{test.path} through {address}"
+                return f"The smoke test {test.name} failed: {where} {wrong}."
+    return ""
+
+
+def insist(once: Callable[[], str], successes: int, deadline: float) -> str:
+    """Ask until it was right so many times in a row; return what was wrong last when time is up, or nothing."""
+    row = 0
+    while row < successes:
+        wrong = once()
+        row = 0 if wrong else row + 1
+        if wrong and time.monotonic() + PAUSE > deadline:
+            return wrong
+        if wrong:
+            time.sleep(PAUSE)
     return ""
 
 
@@ -92,10 +131,13 @@ def trust(pem: str) -> ssl.SSLContext:
 
 
 class ActionModule(ActionBase):
-    """`edge_check: {release: …, domain: …, edges: […]}`; see `convince`."""
+    """`edge_check: {release: …, domain: …, edges: […]}`; see `convince`, and for `smoke_tests` `prove`."""
 
     _VALID_ARGS = frozenset(
-        ("release", "domain", "path", "port", "edges", "addresses", "ca_certificate", "successes", "timeout")
+        (
+            *("release", "domain", "path", "port", "edges", "addresses", "ca_certificate", "successes", "timeout"),
+            "smoke_tests",
+        )
     )
     _requires_connection = False
     _supports_check_mode = True
@@ -133,9 +175,14 @@ class ActionModule(ActionBase):
                 "changed": False,
                 "msg": f"release_verify_ca_certificate is no certificate ({error}).",
             }
-        wrong = convince(
-            addresses, question, context, int(arguments.get("successes") or 3), float(arguments.get("timeout") or 15)
-        )
+        try:
+            tests = tuple(t for t in smoke.parse(arguments.get("smoke_tests") or []) if t.at != "socket")
+        except Refusal as refusal:
+            return {"failed": True, "refused": True, "changed": False, "msg": refusal.message}
+        timeout = float(arguments.get("timeout") or 15)
+        wrong = convince(addresses, question, context, int(arguments.get("successes") or 3), timeout)
+        wrong = wrong or prove(addresses, question, tests, context, timeout)
         if wrong:
             return {"failed": True, "refused": True, "changed": False, "msg": wrong}
-        return {"changed": False, "msg": f"{question.release} answers through {', '.join(addresses)}."}
+        proven = f", and passes {len(tests)} smoke tests" if tests else ""
+        return {"changed": False, "msg": f"{question.release} answers through {', '.join(addresses)}{proven}."}

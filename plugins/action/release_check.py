@@ -6,6 +6,7 @@ import difflib
 import gzip
 import hashlib
 import re
+import sys
 import tarfile
 import zlib
 from pathlib import Path
@@ -13,6 +14,15 @@ from typing import Any
 
 import yaml
 from ansible.plugins.action import ActionBase
+
+HOST_PROGRAM = Path(__file__).resolve().parents[2] / "roles/release/files"
+if str(HOST_PROGRAM) not in sys.path:
+    sys.path.append(str(HOST_PROGRAM))
+
+from releasectl import smoke
+from releasectl.errors import Refusal
+
+WATCH_MOST = 3600  # seconds, as releasectl activate --watch
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 COMMIT = re.compile(r"(?P<name>.+)-(?P<commit>[0-9a-f]{40})\Z")
@@ -103,15 +113,24 @@ def check_artifact(typed: str, where: Path) -> dict[str, Any]:
     return {"release": release, "artifact": str(path), "name": path.name, "sha256": digest.hexdigest()}
 
 
+def check_watch(value: Any) -> None:
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,9}", str(value)) or int(value) > WATCH_MOST:
+        raise Refused(
+            f"release_watch_seconds is {short(str(value))}, not a whole number of seconds from 0 to {WATCH_MOST}."
+        )
+
+
 def known_names(specs: Path = SPECS) -> set[str]:
     entries = yaml.safe_load(specs.read_text())["argument_specs"]
     return {name for entry in entries.values() for name in entry.get("options", {})}
 
 
 class ActionModule(ActionBase):
-    """`release_check: {artifact: …}` for a deploy, `release_check: {id: …}` for a rollback."""
+    """`release_check: {artifact: …}` for a deploy, `release_check: {id: …}` for a rollback; with either, or alone,
+    `smoke_tests` and `watch`.
+    """
 
-    _VALID_ARGS = frozenset(("artifact", "id"))
+    _VALID_ARGS = frozenset(("artifact", "id", "smoke_tests", "watch"))
     _requires_connection = False
     _supports_check_mode = True
 
@@ -120,11 +139,13 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         try:
             check_names([str(name) for name in task_vars or {}], known_names())
+            smoke.parse(arguments.get("smoke_tests", []))
+            check_watch(arguments.get("watch", 0))
             if "artifact" in arguments:
                 found = check_artifact(str(arguments["artifact"] or ""), Path.cwd())
             else:
                 wanted = str(arguments.get("id") or "")
                 found = {"release": check_id(wanted) if wanted else ""}
-        except Refused as refusal:
+        except (Refused, Refusal) as refusal:
             return {"failed": True, "refused": True, "changed": False, "msg": str(refusal)}
         return {"changed": False, "msg": "", **found}

@@ -40,9 +40,12 @@ def judge(hosts: dict[str, dict[str, Any]], check: bool = False) -> dict[str, An
 
 
 def _made(facts: dict[str, Any]) -> bool:
-    """Whether this deploy made the release on a host, and the host has not thrown it away by itself."""
+    """Whether this deploy made the release on a host, and the host has not thrown it away by itself. One that was live
+    there on trial stays, as after a rollback: its last requests may still be served.
+    """
     prepared, trouble = facts.get("prepared") or {}, facts.get("trouble") or {}
-    return went(prepared) and bool(prepared.get("changed")) and not trouble.get("discarded")
+    gone = trouble.get("discarded") or trouble.get("was_live")
+    return went(prepared) and bool(prepared.get("changed")) and not gone
 
 
 def _sentence(text: Any) -> str:
@@ -74,13 +77,21 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
     back = [name for name in verdict["undo"] if name not in stuck]
     still = f"{' and '.join(before)} still serves" if before else "nothing is live yet"
     after = f"nothing was switched, {still}."
+    # A host that watched the release went back by itself.
+    went_back = {name: str(hosts[name]["undone"].get("release")) for name in back}
+    went_back |= {name: str(target) for name, facts in hosts.items() if (target := _went_back(facts))}
+    back = [name for name in hosts if name in went_back]
     if back:
-        targets = sorted({str(hosts[name]["undone"].get("release")) for name in back})
+        targets = sorted(set(went_back.values()))
         after = f"{', '.join(back)} went back to {' and '.join(targets)}."
     if stuck:
         causes = {_sentence((hosts[name].get("undone") or {}).get("msg", "it was not reached")) for name in stuck}
         after = f"{', '.join(stuck)} could not go back: {' '.join(sorted(causes))}"
     return {**verdict, "closing": f"{release} was not deployed. {verdict['reasons']} Outcome: {after}"}
+
+
+def _went_back(facts: dict[str, Any]) -> str:
+    return str((facts.get("trouble") or {}).get("went_back") or "")
 
 
 def _asked(hosts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -108,8 +108,10 @@ class ActionModule(ActionBase):
         while True:
             try:
                 if cut and verb == "activate":
-                    live = self._ask("status", {}).get("live") or {}
-                    if live.get("release") == options.get("id"):
+                    status = self._ask("status", {})
+                    live = status.get("live") or {}
+                    # While it is watched the same words attach to that, and bring what comes of it.
+                    if live.get("release") == options.get("id") and not status.get("watching"):
                         return {"changed": True, "exit": 0, "msg": f"{options['id']} is live.", **live}
                 return self._ask(verb, options)
             except AnsibleConnectionFailure as failure:

@@ -66,7 +66,7 @@ class CallbackModule(Default):
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         answer = dict(result.result)
-        if result.task.action not in SPEAKING or not answer.get("refused"):
+        if result.task.action not in SPEAKING or not answer.get("refused") or not self._releasing:
             super().v2_runner_on_failed(result, ignore_errors)
         else:
             if self._last_task_banner != result.task._uuid:

@@ -157,6 +157,8 @@ class Sweep:
             return [*self.prepare_words(self.ids[2]), *under]
         if verb == "activate":
             return ["activate", "--id", self.other(), *under]
+        if verb == "watched":
+            return ["activate", "--id", self.other(), "--watch", "1", *under]
         if verb == "rollback":
             return ["rollback", *under]
         if verb in ("discard", "migrate"):
@@ -191,6 +193,8 @@ class Sweep:
         if served not in (before, current):
             raise Trouble(f"after the kill {served or 'no release'} serves, neither {before} nor {current}")
         self.give_lease_back(token)
+        if verb == "watched":
+            self.end_trial(before)
         self.next_deploy()
         if len(self.client.lost) > lost:
             raise Trouble(f"requests were lost: {self.client.lost[lost:][:3]}")
@@ -199,6 +203,13 @@ class Sweep:
             raise Trouble(f"answered by {strangers}")
         self.litter()
         return outcome
+
+    def end_trial(self, before: str) -> None:
+        """What nobody saw through its watch goes back with the next verb, before there is anything to deploy over."""
+        intent = json.loads((CONFIG.state / "state.json").read_text())["intent"]
+        self.must("reconcile")
+        if intent and self.live() != before:
+            raise Trouble(f"{self.live()} stayed, though its watch was cut short")
 
     def answered(self) -> str:
         try:

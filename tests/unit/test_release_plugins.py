@@ -11,6 +11,7 @@ import ssl
 import sys
 import tarfile
 import threading
+import types
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -121,6 +122,28 @@ def test_a_misspelt_variable_is_refused_with_the_right_one():
         check.check_names(["release_zzzzzzzz"], known)
 
 
+def run_check(monkeypatch, **arguments):
+    """The task, as preflight.yml writes it."""
+    monkeypatch.setattr(check.ActionBase, "run", lambda *_args: {})
+    task = check.ActionModule.__new__(check.ActionModule)
+    task._task = types.SimpleNamespace(args=arguments)
+    return task.run(None, {})
+
+
+def test_a_smoke_test_that_cannot_be_meant_is_refused_by_its_entry(monkeypatch):
+    answer = run_check(monkeypatch, id="", smoke_tests=[{"path": "/"}, {"path": "/cart", "statsu": 200}])
+    assert answer["refused"]
+    assert answer["msg"].startswith("Entry 2 of release_smoke_tests ('/cart') has the key 'statsu'")
+    assert not run_check(monkeypatch, id="", smoke_tests=[{"path": "/"}], watch="120").get("failed")
+
+
+@pytest.mark.parametrize("seconds", ["abc", "-1", 3601, 1.5, True, ""])
+def test_a_watch_that_is_no_number_of_seconds_is_refused(monkeypatch, seconds):
+    answer = run_check(monkeypatch, id="", watch=seconds)
+    assert "release_watch_seconds" in answer["msg"]
+    assert answer["refused"]
+
+
 # The words for the host and its answers
 
 
@@ -159,6 +182,37 @@ def test_silence_is_explained(code, err, word):
     answer = ctl.understand("status", code, "", err)
     assert answer["failed"]
     assert word in answer["msg"]
+
+
+class Cut:
+    """A host whose connection is cut while it activates; what it says afterwards, one answer for each question."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+        self.asked = []
+
+    def __call__(self, verb, _options):
+        self.asked.append(verb)
+        if len(self.asked) == 1:
+            raise ctl.AnsibleConnectionFailure("cut")
+        return self.answers.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("watching", "asked", "message"),
+    [
+        (None, ["activate", "status"], "new is live."),
+        ({"release": "new"}, ["activate", "status", "activate"], "new was live for 3 s and went back"),
+    ],
+)
+def test_a_release_that_is_still_watched_after_a_cut_is_waited_for(monkeypatch, watching, asked, message):
+    host = Cut({"live": {"release": "new"}, "watching": watching}, {"failed": True, "msg": message})
+    task = ctl.ActionModule.__new__(ctl.ActionModule)
+    task._ask = host
+    task._connection = types.SimpleNamespace(reset=lambda: None)
+    monkeypatch.setattr(ctl, "PAUSE", 0)
+    assert task._patiently("activate", {"id": "new"})["msg"] == message
+    assert host.asked == asked
 
 
 # The verdict
@@ -207,6 +261,16 @@ def test_before_the_switch_the_sentence_says_that_nothing_was_switched():
 def test_what_is_live_is_named_even_when_it_is_the_reason():
     end = verdict.close({"a": {"status": {"failed": True, **LIVE}, "trouble": {"msg": "old is live already."}}}, "old")
     assert end["closing"].endswith("nothing was switched, old still serves.")
+
+
+def test_a_host_that_went_back_by_itself_keeps_the_release_and_is_named_with_the_others():
+    trouble = {"msg": "new was live for 3 s and went back.", "was_live": True, "went_back": "old"}
+    hosts = {"a": host(activated=OK, undone={"release": "old"}), "b": host(trouble=trouble)}
+    end = verdict.close(hosts, "new")
+    assert (end["undo"], end["discard"]) == (["a"], [])
+    assert end["closing"].endswith("b: new was live for 3 s and went back. Outcome: a, b went back to old.")
+    alone = verdict.close({"b": host(trouble=trouble)}, "new")
+    assert alone["closing"].endswith("Outcome: b went back to old.")
 
 
 def test_a_host_that_could_not_go_back_is_named():
@@ -268,6 +332,9 @@ class Edge(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.do_GET()
+
     def do_GET(self):
         self.server.asked.append((self.headers["Host"], self.path))
         status, release = self.server.answers[0]
@@ -337,3 +404,35 @@ def test_a_closed_port_is_named(serve):
     server.shutdown()
     server.server_close()
     assert "Connection refused" in edge.convince(["127.0.0.1"], asked, edge.trust(pem), 1, 0.3)
+
+
+def listed(*entries):
+    return edge.smoke.parse(list(entries))
+
+
+def test_every_smoke_test_has_to_hold_at_every_edge(serve):
+    server, pem = serve([(200, "new")])
+    both = listed({"path": "/a"}, {"path": "/b", "method": "HEAD"})
+    assert edge.prove(["127.0.0.1", "localhost"], question(server), both, edge.trust(pem), 5) == ""
+    assert [path for _, path in server.asked] == ["/a", "/b", "/a", "/b"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((404, "new"), "answered 404, not 200"),
+        ((200, None), "without the header X-Release"),
+        ((200, "old"), "answered from old, not from new"),
+    ],
+)
+def test_a_smoke_test_that_does_not_hold_is_named_with_the_edge(serve, answer, words):
+    server, pem = serve([answer])
+    wrong = edge.prove(["127.0.0.1"], question(server), listed({"path": "/cart"}), edge.trust(pem), 0.5)
+    assert wrong.startswith("The smoke test GET /cart failed: https://shop.test/cart through 127.0.0.1 ")
+    assert words in wrong
+
+
+def test_a_smoke_test_is_asked_again_until_time_is_up(serve):
+    server, pem = serve([(503, "new"), (200, "old"), (200, "new")])
+    assert edge.prove(["127.0.0.1"], question(server), listed({"path": "/"}), edge.trust(pem), 5) == ""
+    assert len(server.asked) == 3

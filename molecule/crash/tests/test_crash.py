@@ -19,8 +19,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 FULL = bool(os.environ.get("SLIPWAY_TEST_FULL"))
 SHARED = bool(os.environ.get("SLIPWAY_MOLECULE_SHARED"))
-VERBS = ("activate", "rollback", "restart", "reconcile", "prepare", "migrate", "discard", "prune")
-RANDOM = {"activate": 60, "rollback": 40, "restart": 30, "prepare": 50, "prune": 20}
+VERBS = ("activate", "watched", "rollback", "restart", "reconcile", "prepare", "migrate", "discard", "prune")
+RANDOM = {"activate": 60, "watched": 20, "rollback": 40, "restart": 30, "prepare": 50, "prune": 20}
 # Every point, or beside the other scenarios one, or the sweep's own choice.
 POINTS = ["--every"] if FULL else ["--points", "1"] if SHARED else []
 PLACE = "/run/slipway-crash"

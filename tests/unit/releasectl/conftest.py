@@ -21,6 +21,7 @@ class FakeSystemd:
         self.states: dict[str, str] = {"app.service": "active"}
         self.calls: list[tuple[str, str]] = []
         self.broken: set[str] = set()
+        self.restarted: dict[str, int] = {}
 
     def units(self) -> list[Unit]:
         found = []
@@ -45,8 +46,8 @@ class FakeSystemd:
     def active(self, unit: str) -> str:
         return self.states.get(unit, "inactive")
 
-    def restarts(self, unit: str) -> int:  # noqa: ARG002
-        return 0
+    def restarts(self, unit: str) -> int:
+        return self.restarted.get(unit, 0)
 
     def journal(self, unit: str, lines: int = 20) -> list[str]:
         return [f"line {number} of {unit}" for number in range(lines)]

@@ -316,34 +316,44 @@ def prune_static(config: Config, keep: list[str], older_than: float) -> int:
     return removed
 
 
+def app_sandbox(config: Config, directory: Path, environment_file: Path) -> list[str]:
+    """Properties of a unit that runs a command of the release as the app, with the app's own settings."""
+    return [
+        f"User={config.app_user}",
+        f"Group={config.app_group}",
+        f"WorkingDirectory={directory / 'src'}",
+        f"EnvironmentFile={environment_file}",
+        "ProtectSystem=strict",
+        *CONFINED,
+        "ProtectProc=invisible",
+        "ProcSubset=pid",
+        "PrivateUsers=yes",
+        "CapabilityBoundingSet=",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        "SystemCallFilter=~@privileged @resources",
+        f"InaccessiblePaths=-{config.private_run} -{config.incoming} -{config.events.parent}",
+    ]
+
+
+def app_environment(config: Config, release: str) -> dict[str, str]:
+    """What such a command finds beside the app's settings."""
+    return {
+        "DJANGO_SETTINGS_MODULE": config.settings_module,
+        "RELEASE_ID": release,
+        "STATIC_ROOT": str(config.release_dir(release) / "static"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/nonexistent",
+    }
+
+
 def migrate(config: Config, release: str, environment_file: Path) -> list[str]:
     """Apply the release's migrations with the app's own settings; return the names of those applied."""
     directory = config.release_dir(release)
     output = sandboxed(
         f"releasectl-migrate-{release}",
         [str(directory / "venv" / "bin" / "python"), "manage.py", "migrate", "--noinput", "--no-color"],
-        [
-            f"User={config.app_user}",
-            f"Group={config.app_group}",
-            f"WorkingDirectory={directory / 'src'}",
-            f"EnvironmentFile={environment_file}",
-            "ProtectSystem=strict",
-            *CONFINED,
-            "ProtectProc=invisible",
-            "ProcSubset=pid",
-            "PrivateUsers=yes",
-            "CapabilityBoundingSet=",
-            "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-            "SystemCallFilter=~@privileged @resources",
-            f"InaccessiblePaths=-{config.private_run} -{config.incoming} -{config.events.parent}",
-        ],
-        {
-            "DJANGO_SETTINGS_MODULE": config.settings_module,
-            "RELEASE_ID": release,
-            "STATIC_ROOT": str(directory / "static"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HOME": "/nonexistent",
-        },
+        app_sandbox(config, directory, environment_file),
+        app_environment(config, release),
         config.migrate_timeout,
         f"Migrating with {release}",
     )

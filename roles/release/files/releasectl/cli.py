@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import build, names, status
+from . import build, names, status, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -19,10 +19,12 @@ from .events import Events, timestamp
 from .job import Job, who
 from .lifecycle import Lifecycle
 from .lock import Locks
+from .state import Intent
 from .systemd import Systemd
 
 PROGRAM = ["/usr/bin/python3", "-I", "/usr/local/libexec/slipway/hostctl", "job"]
 ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+ENDING = 120.0  # seconds in which a watch that was asked to end does
 TEXT = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 Answer = dict[str, Any]
@@ -90,6 +92,12 @@ def parser() -> Parser:
     activate = verb("activate", "make a prepared release live once it is healthy")
     ident(activate, True, "a prepared release")
     activate.add_argument("--discard-on-failure", action="store_true", help="remove the release when it is refused")
+    activate.add_argument(
+        "--watch",
+        type=_number(0, 3600),
+        metavar="SECONDS",
+        help="go back by itself when it fails within (default: watch_seconds)",
+    )
     ident(verb("rollback", "go back to the release that was live before"), False, "another release than the last one")
     restart = verb("restart", "start the live release anew with the settings in force, without losing a request")
     restart.add_argument(
@@ -115,10 +123,12 @@ class Verbs:
         self.actor = str(asked["actor"])
         self.lifecycle = Lifecycle(config, Systemd(), say)
         self.door = Door(config, self.lifecycle.systemd)
+        self.on_trial: Intent | None = None  # when the verb began
 
     def run(self) -> Answer:
         """Reconcile, run the verb, and return its part of the answer."""
         verb = str(self.asked["verb"])
+        self.on_trial = self.lifecycle.on_trial()
         done = self.lifecycle.reconcile(self.actor, heal=verb == "reconcile")
         for line in done:
             self.say(line)
@@ -177,17 +187,22 @@ class Verbs:
         release = self.asked["id"]
         before = self.lifecycle.live_release()
         try:
-            live = self.lifecycle.activate(release, self.actor)
+            seconds = self.config.watch_seconds if self.asked["watch"] is None else self.asked["watch"]
+            live = self.lifecycle.activate(release, self.actor, seconds)
         except Refusal as refusal:
-            if self.asked["discard_on_failure"] and release != before:
+            if self.asked["discard_on_failure"] and release != before and not refusal.details.get("was_live"):
                 refusal.details["discarded"] = self._discard_if_never_live(release, refusal.message)
             raise
+        seen = self.lifecycle.seen
+        watched = f" Watched for {seen.seconds:.0f} s: {seen}." if seen else ""
         return {
             "changed": True,
             "release": release,
             "generation": str(live.generation),
             "previous": before,
-            "message": f"{release} is live" + (f" in place of {before}." if before else ", the first release."),
+            "message": f"{release} is live"
+            + (f" in place of {before}." if before else ", the first release.")
+            + watched,
         }
 
     def _discard_if_never_live(self, release: str, why: str) -> bool:
@@ -196,6 +211,9 @@ class Verbs:
 
     def do_rollback(self) -> Answer:
         before = self.lifecycle.live_release()
+        if self.on_trial is not None and before != self.on_trial.release and self.asked["id"] in (None, before):
+            # Its watch had been interrupted, and to reconcile was to go back from it.
+            return _went_back(self.on_trial.release, str(before))
         target = self.lifecycle.rollback_target(self.asked["id"])
         live = self.lifecycle.switch("rollback", target, None, self.actor)
         return {
@@ -280,10 +298,35 @@ def run_verb(config: Config, asked: Answer) -> Answer:
         return {"ok": True, "verb": verb, "changed": False, "message": _history_text(events), "events": events}
     if verb in ("lock", "unlock"):
         return _lease(config, locks, asked)
+    if verb == "rollback" and (ended := _end_watch(config, locks, asked)) is not None:
+        return ended
     job = Job.of(config.private_run, verb, asked)
     if not job.begin(PROGRAM, asked):
         print(f"The same '{verb}' is running already: attached to it.", file=sys.stderr)
     return job.follow()
+
+
+def _went_back(left: str, to: str) -> Answer:
+    message = f"Rolled back from {left} to {to}; migrations are not undone."
+    return {"changed": True, "release": to, "previous": left, "message": message}
+
+
+def _end_watch(config: Config, locks: Locks, asked: Answer) -> Answer | None:
+    """Who wants to leave a release while it is watched need not wait for that: the verb that watches goes back at once.
+
+    None when no verb is watching, another release is wanted, or the watch ended well in that moment.
+    """
+    lifecycle = Lifecycle(config, Systemd())
+    trial, live = lifecycle.on_trial(), lifecycle.store.read().live
+    if trial is None or live is None or asked["id"] not in (None, live.release) or not locks.held():
+        return None
+    watch.end(config, trial.generation, str(asked["actor"]))
+    deadline = time.monotonic() + ENDING
+    while locks.held() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if lifecycle.live_release() != live.release:
+        return None
+    return {"ok": True, "verb": "rollback", **_went_back(trial.release, live.release), "exit": 0}
 
 
 def _lease(config: Config, locks: Locks, asked: Answer) -> Answer:

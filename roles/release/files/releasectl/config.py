@@ -53,6 +53,16 @@ class Config:
     health_timeout: int = 30
     health_successes: int = 2
     health_failures: int = 5
+    # What a new generation is asked on its own socket before it may go live (see smoke.py), and the app's own command.
+    smoke_tests: list[dict[str, object]] = field(default_factory=list)
+    smoke_command: tuple[str, ...] = ()
+    smoke_command_timeout: int = 300
+    # How long a release that was just activated is watched, what share of its answers may be errors, of how many at
+    # least, and where nginx writes its answers (empty: nowhere that counts).
+    watch_seconds: int = 0
+    watch_error_rate: float = 0.05
+    watch_min_requests: int = 20
+    watch_log: str = "/var/log/nginx/access.log"
     drain_timeout: int = 60
     drain: bool = True
     migrate_timeout: int = 900

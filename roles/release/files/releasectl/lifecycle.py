@@ -9,6 +9,9 @@ The order of a switch, and what a crash in between leaves for `reconcile`:
 5. `current.sock` is renamed                   (for a restart of the same release this is the point of no return)
 6. the record is written, the intent is gone   -> only left-over generations remain to be stopped
 7. the old generation drains and stops, beat moves over
+
+A release that is activated shows more after its gate (verification.py). When it is to be watched, the intent is marked
+before 4, the watch is between 5 and 6, and a crash before 6 is taken back (trial.py).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import build, health
+from . import build, health, trial, verification
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -28,6 +31,7 @@ from .names import GENERATION, RELEASE_ID, Generation
 from .settings import Settings
 from .state import Intent, Live, State, Store, previous_after
 from .systemd import PROCESSES, Systemd, Unit, telling, unit_name
+from .watch import Seen
 
 GUNICORN, WORKER, BEAT = PROCESSES
 APP_SERVICE = "app.service"
@@ -47,6 +51,7 @@ class Lifecycle:
         self.say = say
         self.store = Store(config.state)
         self.settings = Settings(config.env, config.state / "generations", config.private_run)
+        self.seen: Seen | None = None  # by the watch of the last switch, when there was one
 
     # What is there
 
@@ -79,6 +84,12 @@ class Lifecycle:
             return Generation.parse(Path(self.config.socket.readlink()).parent.name)
         except (OSError, Refusal):
             return None
+
+    def on_trial(self) -> Intent | None:
+        """The switch whose release is live by `current` and watched, or was when its verb died."""
+        intent = self.store.read().intent
+        watched = intent is not None and intent.watching is not None and self.live_release() == intent.release
+        return intent if watched else None
 
     def _have(self) -> str:
         return ", ".join(build.prepared(self.config)) or "none"
@@ -169,8 +180,11 @@ class Lifecycle:
 
     # The switch
 
-    def switch(self, verb: str, release: str, settings: str | None, actor: str) -> Live:
-        """Start ``release`` as a new generation and move requests, workers and the scheduler to it."""
+    def switch(self, verb: str, release: str, settings: str | None, actor: str, watch: int = 0) -> Live:
+        """Start ``release`` as a new generation and move requests, workers and the scheduler to it; then watch it
+        for so many seconds.
+        """
+        self.seen = None
         state = self.store.read()
         live = self.live_release()
         recorded = state.live.release if state.live else None
@@ -181,6 +195,8 @@ class Lifecycle:
         try:
             if GUNICORN in self.config.processes:
                 self._gate(generation)
+                if verb == "activate":
+                    self._verify(generation, version)
             if verb != "rollback":
                 self._workers(generation)
         except Refusal:
@@ -188,26 +204,45 @@ class Lifecycle:
             self._take_back(state, live)
             raise
         self.say(f"switching to {generation}")
+        if watch and trial.possible(self, state):
+            self.seen = trial.hold(self, state, generation, watch)
+            return self.conclude(state, generation)
         return self._commit(state, generation)
+
+    def _verify(self, generation: Generation, version: str | None) -> None:
+        """The smoke tests and the app's own command; a refusal has the generation's own words with it."""
+        try:
+            verification.verify(self.config, self.settings, generation, version, self.say)
+        except Refusal as refusal:
+            refusal.details.setdefault("journal", self.systemd.journal(unit_name(GUNICORN, generation)))
+            raise
 
     def _commit(self, state: State, generation: Generation) -> Live:
         """From here on a crash is carried forward by `reconcile`."""
-        assert state.intent is not None
-        intent = state.intent
+        self.point_at(generation)
+        return self.conclude(state, generation)
+
+    def point_at(self, generation: Generation) -> None:
+        """Rename the links: from here on new requests go to ``generation``."""
         link_atomically(self.config.current, str(self.config.release_dir(generation.release)))
         self._point_socket(generation)
+
+    def conclude(self, state: State, generation: Generation) -> Live:
+        """Record what the links say, and let the generation before it go."""
+        assert state.intent is not None
+        intent = state.intent
         live = Live(generation.release, generation.number, time.time(), intent.settings, intent.setup)
         state.went_live(live, intent.previous)
         state.gone.pop(generation.release, None)
         self.store.write(state)
-        self._settle(generation)
+        self.settle(generation)
         return live
 
     def _point_socket(self, generation: Generation) -> None:
         if GUNICORN in self.config.processes:
             link_atomically(self.config.socket, str(self.config.generation_socket(generation)))
 
-    def _settle(self, generation: Generation) -> None:
+    def settle(self, generation: Generation) -> None:
         """Make the processes agree with the live generation."""
         self._stop_other(generation, (GUNICORN,))
         self._workers(generation)
@@ -219,6 +254,10 @@ class Lifecycle:
     def _take_back(self, state: State, live: str | None) -> None:
         """Undo an intent whose release never became `current`; old workers come back when they had to stop."""
         assert state.intent is not None
+        if state.live is not None and self.socket_generation() == state.intent.generation:
+            self._point_socket(state.live.generation)
+        if self.config.smoke_command:
+            self.systemd.stop([f"{verification.command_unit(state.intent.release)}.service"])
         self._abandon(state.intent.generation)
         state.intent = None
         self.store.write(state)
@@ -242,7 +281,8 @@ class Lifecycle:
             self._drop_intent(state, done)
             return done
         if state.intent is not None:
-            self._finish(state, live, done)
+            self._finish(state, live, done, boot)
+            live = self.live_release() or live
         if boot:
             self._boot(state, live, done)
         elif not heal:
@@ -269,10 +309,13 @@ class Lifecycle:
             self.store.write(state)
         self._stop_other(None)
 
-    def _finish(self, state: State, live: str, done: list[str]) -> None:
+    def _finish(self, state: State, live: str, done: list[str], boot: bool) -> None:
         """Carry an unfinished switch to its end when it passed the point of no return, take it back otherwise."""
         intent = state.intent
         assert intent is not None
+        if trial.interrupted(self, state, live) and trial.go_back(self, state, boot):
+            done.append(f"{intent.release}, whose watch was interrupted, was taken back")
+            return
         if state.live is not None and state.live.release == intent.release:
             passed = self.socket_generation() == intent.generation
         else:
@@ -328,8 +371,8 @@ class Lifecycle:
 
     # The verbs
 
-    def activate(self, release: str, actor: str) -> Live:
-        """Make a prepared release live."""
+    def activate(self, release: str, actor: str, watch: int = 0) -> Live:
+        """Make a prepared release live, and watch it for so many seconds."""
         if build.read(self.config.release_dir(release)) is None:
             raise Refusal(self._cannot_be_had(release, self.store.read()))
         if release == self.live_release():
@@ -337,7 +380,7 @@ class Lifecycle:
                 f"{release} is live already, nothing was changed: to start it anew with the settings in force run"
                 " 'releasectl restart'."
             )
-        return self.switch("activate", release, None, actor)
+        return self.switch("activate", release, None, actor, watch)
 
     def restart(self, actor: str) -> Live:
         """Start the live release as a new generation with the settings in force."""
@@ -399,6 +442,8 @@ class Lifecycle:
             raise Refusal(f"{release} is or was live: 'releasectl prune' removes old releases, discard does not.")
         existed = self.config.release_dir(release).is_dir()
         if existed:
+            # One that was live on trial may be finishing requests, with files that it has not read yet.
+            self.systemd.stop(unit.name for unit in self.systemd.units() if unit.generation.release == release)
             state.forget(release, "failed", why)
             self.store.write(state)
             build.remove(self.config, release)

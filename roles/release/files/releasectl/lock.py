@@ -81,6 +81,20 @@ class Locks:
             self._held = False
             os.close(descriptor)
 
+    def held(self) -> bool:
+        """Whether a verb is running now."""
+        try:
+            descriptor = os.open(self.lock_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     @staticmethod
     def _holder(descriptor: int) -> str:
         try:

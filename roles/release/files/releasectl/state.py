@@ -41,6 +41,10 @@ class Intent:
     actor: str
     previous: list[str]
     setup: str | None = None
+    # Set before the switch when the release is to be watched after it: since when, and for how many seconds. Until the
+    # watch has ended well such a switch is taken back, not carried forward.
+    watching: float | None = None
+    watch: int = 0
 
     @property
     def generation(self) -> Generation:

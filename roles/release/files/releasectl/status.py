@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 from . import build
 from .door import Door
 from .errors import Refusal
 from .events import timestamp
 from .lifecycle import Lifecycle
 from .lock import Locks
+from .state import Live, State
 from .systemd import unit_name
+
+OVERDUE = 60  # seconds after which a watch that is not over was interrupted
 
 
 def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
@@ -24,14 +29,19 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
     have = build.prepared(config)
     previous = next((r for r in reversed(state.previous) if r in have), None)
     recorded = state.live
-    if live is not None:
+    trial = lifecycle.on_trial() if live is not None else None
+    if trial is not None:
+        # Live as much as any other, but not for the record yet.
+        recorded = Live(trial.release, trial.number, trial.watching or 0, trial.settings, trial.setup)
+        drift += _process_drift(lifecycle, trial.generation, ("celery-beat",))
+    elif live is not None:
         if recorded is None or recorded.release != live:
             drift.append(f"'current' names {live}, the record {recorded.release if recorded else 'nothing'}")
         else:
             drift += _process_drift(lifecycle, recorded.generation)
             if recorded.settings != lifecycle.settings.current():
                 drift.append(f"runs with {recorded.settings}, in force is {lifecycle.settings.current()}")
-    if state.intent is not None:
+    if state.intent is not None and (trial is None or time.time() > (trial.watching or 0) + trial.watch + OVERDUE):
         drift.append(f"an unfinished {state.intent.verb} of {state.intent.release}")
     lease = locks.read_lease()
     door = Door(config, lifecycle.systemd)
@@ -62,6 +72,7 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
             for release in have.values()
         ],
         "intent": {"verb": state.intent.verb, "release": state.intent.release} if state.intent else None,
+        "watching": _watching(state) if trial else None,
         "lease": lease.public() if lease else None,
         "door": door.state(),
         "drained": drained.public() if drained else None,
@@ -69,12 +80,23 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _process_drift(lifecycle: Lifecycle, generation: object) -> list[str]:
+def _watching(state: State) -> dict[str, object]:
+    assert state.intent is not None
+    assert state.live is not None
+    began = state.intent.watching or 0
+    return {
+        "release": state.intent.release,
+        "until": timestamp(began + state.intent.watch),
+        "goes_back_to": state.live.release,
+    }
+
+
+def _process_drift(lifecycle: Lifecycle, generation: object, later: tuple[str, ...] = ()) -> list[str]:
     running = {unit.name for unit in lifecycle.systemd.units() if unit.running}
     found = [
         f"{unit_name(process, generation)} is not running"
         for process in lifecycle.config.processes
-        if unit_name(process, generation) not in running
+        if process not in later and unit_name(process, generation) not in running
     ]
     if "gunicorn" in lifecycle.config.processes and lifecycle.socket_generation() != generation:
         found.append(f"{lifecycle.config.socket} does not lead to {generation}")
@@ -90,6 +112,12 @@ def as_text(answer: dict[str, object]) -> str:
     else:
         lines.append("live      nothing yet")
     lines.append(f"previous  {answer['previous'] or 'none'}")
+    watching = answer["watching"]
+    if isinstance(watching, dict):
+        lines.append(
+            f"watched   {watching['release']} until {watching['until']}; goes back to {watching['goes_back_to']}"
+            " when it fails, or by 'releasectl rollback' at once"
+        )
     releases = answer["releases"]
     if isinstance(releases, list):
         for release in releases:
