@@ -6,6 +6,7 @@ import difflib
 import gzip
 import hashlib
 import re
+import sys
 import tarfile
 import zlib
 from pathlib import Path
@@ -13,6 +14,11 @@ from typing import Any
 
 import yaml
 from ansible.plugins.action import ActionBase
+
+# This repository's own parts, whatever directory the playbook was called from.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from plugins.notices import channels
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 COMMIT = re.compile(r"(?P<name>.+)-(?P<commit>[0-9a-f]{40})\Z")
@@ -100,7 +106,19 @@ def check_artifact(typed: str, where: Path) -> dict[str, Any]:
         raise Refused(f"{path} is damaged ({error}): pack or download it again.") from error
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}.") from error
-    return {"release": release, "artifact": str(path), "name": path.name, "sha256": digest.hexdigest()}
+    commit = COMMIT.match(path.name.removesuffix(".tar.gz"))
+    return {
+        "release": release, "artifact": str(path), "name": path.name, "sha256": digest.hexdigest(),
+        "revision": commit["commit"] if commit else "",
+    }  # fmt: skip
+
+
+def check_notices(given: dict[str, Any]) -> None:
+    """Refuse what could not be told, before there is anything to tell. No value of it is repeated: some are secrets."""
+    if problems := channels.check(given.get("to"), given.get("seconds"), given.get("repository")):
+        raise Refused(
+            f"{' '.join(problems)} Set it right in group_vars/<environment>/release.yml; nothing was changed."
+        )
 
 
 def known_names(specs: Path = SPECS) -> set[str]:
@@ -109,9 +127,12 @@ def known_names(specs: Path = SPECS) -> set[str]:
 
 
 class ActionModule(ActionBase):
-    """`release_check: {artifact: …}` for a deploy, `release_check: {id: …}` for a rollback."""
+    """`release_check: {artifact: …}` for a deploy, `release_check: {id: …}` for a rollback.
 
-    _VALID_ARGS = frozenset(("artifact", "id"))
+    ``notices`` is who will be told: ``to``, within ``seconds``, with links into ``repository``.
+    """
+
+    _VALID_ARGS = frozenset(("artifact", "id", "notices"))
     _requires_connection = False
     _supports_check_mode = True
 
@@ -120,6 +141,8 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         try:
             check_names([str(name) for name in task_vars or {}], known_names())
+            if arguments.get("notices") is not None:
+                check_notices(dict(arguments["notices"]))
             if "artifact" in arguments:
                 found = check_artifact(str(arguments["artifact"] or ""), Path.cwd())
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,11 @@ from typing import Any
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.plugins.loader import filter_loader, test_loader
+
+# This repository's own parts, whatever directory the playbook was called from.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from plugins.notices.ending import Ending, troubled
 
 DOCUMENTATION = """
 name: slipway
@@ -40,9 +46,7 @@ class CallbackModule(Default):
         super().__init__()
         self._started = time.monotonic()
         self._releasing = False
-        self._closings: dict[str, None] = {}
-        self._refusal: dict[str, Any] | None = None
-        self._failures: dict[str, dict[str, Any]] = {}
+        self._ending = Ending()
         self._guarded: dict[str, dict[str, Any]] = {}
         self._cut_off: list[str] = []
 
@@ -59,9 +63,8 @@ class CallbackModule(Default):
             self._guarded[result.host.get_name()] = dict(result.result)
         if result.task.action not in SPEAKING:
             return
-        if result.result.get("closing"):
-            self._closings[str(result.result["closing"])] = None
-        elif result.result.get("msg"):
+        self._ending.ok(result.result)
+        if result.result.get("msg") and not result.result.get("closing"):
             self._display.display(f"  {result.result['msg']}")
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
@@ -72,15 +75,12 @@ class CallbackModule(Default):
             if self._last_task_banner != result.task._uuid:
                 self._print_task_banner(result.task)
             self._display.display(f"failed: [{self.host_label(result)}], see the end", color=C.COLOR_ERROR)
-        self._failures[result.host.get_name()] = answer
-        if answer.get("closing") and result.task.action == "release_verdict":
-            self._refusal = answer
+        self._ending.failed(result.host.get_name(), result.task.action, answer)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         super().v2_runner_on_unreachable(result)
-        cause = " ".join(str(result.result.get("msg", "")).removeprefix("Task failed: ").split())
         name = result.host.get_name()
-        self._failures[name] = {"msg": f"{name} could not be reached: {cause}"}
+        self._ending.unreachable(name, result.result)
         guarded = self._guarded.get(name, {})
         if guarded.get("guard") == "armed":
             self._cut_off.append(
@@ -95,21 +95,9 @@ class CallbackModule(Default):
             self._display.display(sentence, color=C.COLOR_ERROR)
         if not self._releasing:
             return
-        bad = [h for h in stats.processed if stats.summarize(h)["failures"] or stats.summarize(h)["unreachable"]]
-        if not bad and self._refusal is None:
-            for closing in self._closings:
-                self._display.display(f"{closing} ({time.monotonic() - self._started:.1f} s)", color=C.COLOR_OK)
-            return
-        # An audit closes host by host: what is well on the others is told as well.
-        for closing in self._closings:
-            self._display.display(closing, color=C.COLOR_OK)
-        answers = [self._refusal] if self._refusal else [self._failures[h] for h in bad if h in self._failures]
-        said: dict[str, list[str]] = {}
-        for answer in answers:
-            said.setdefault(" ".join(str(answer.get("msg", "A task failed, see above.")).split()), [
-                str(line) for line in answer.get("journal") or []
-            ])  # fmt: skip
-        for sentence, journal in said.items():
-            for line in journal[-20:]:
+        bad = troubled(stats)
+        took = "" if bad or self._ending.refusal else f" ({time.monotonic() - self._started:.1f} s)"
+        for said in self._ending.sentences(bad):
+            for line in said.journal[-20:]:
                 self._display.display(f"  | {line}")
-            self._display.display(sentence, color=C.COLOR_ERROR)
+            self._display.display(f"{said.text}{took}", color=C.COLOR_OK if said.good else C.COLOR_ERROR)

@@ -41,7 +41,7 @@ from typing import Any
 # What tells of releases uses it as well; the role installs it there.
 sys.path.insert(0, "/usr/local/lib/slipway")
 
-import webhooks  # noqa: E402
+import webhooks
 
 CONFIGURATION = Path("/etc/slipway/alerts.json")
 WEBHOOK = Path("/etc/slipway/alerts.webhook")
