@@ -10,6 +10,7 @@ from typing import Any
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.plugins.loader import filter_loader, test_loader
+from ansible.utils.vars import load_extra_vars
 
 # This repository's own parts, whatever directory the playbook was called from.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -25,14 +26,41 @@ description:
   - An answer that is marked C(refused) is no error of the machinery, so where the task stands is not shown.
   - After the recap it prints the C(closing) that a task returned, or for a deploy, a rollback, an audit, a patch or
     maintenance why it failed, with the C(journal) of what was refused above it.
+  - A C(table) that a task returned stands above the closing sentence. With C(-e status_format=json) the playbook C(status)
+    prints what it returned and nothing else.
   - A host that was lost while its guard was armed (see the action M(lockout_guard)) is named last, with what it does.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
 """
 
-SPEAKING = ("releasectl", "edge_check", "release_check", "release_verdict", "audit_plan", "audit_report", "maintenance")
-PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch", "maintenance")
+SPEAKING = (
+    "releasectl",
+    "edge_check",
+    "release_check",
+    "release_verdict",
+    "audit_plan",
+    "audit_report",
+    "maintenance",
+    "release_status",
+)
+PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch", "maintenance", "status")
+
+
+class Mute:
+    """Shows nothing of what a person would be shown; all else is the display's."""
+
+    def __init__(self, display: Any) -> None:
+        self.spoken = display
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.spoken, name)
+
+    def display(self, *_: Any, **__: Any) -> None:
+        """Not for machines."""
+
+    def banner(self, *_: Any, **__: Any) -> None:
+        """Not for machines."""
 
 
 class CallbackModule(Default):
@@ -47,15 +75,19 @@ class CallbackModule(Default):
         self._started = time.monotonic()
         self._releasing = False
         self._ending = Ending()
+        self._table: list[str] = []
         self._guarded: dict[str, dict[str, Any]] = {}
         self._cut_off: list[str] = []
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        name = Path(playbook._file_name).stem
+        if name == "status" and load_extra_vars(playbook._loader).get("status_format") == "json":
+            self._display = Mute(self._display)
         super().v2_playbook_on_start(playbook)
         # The process of each task has what was loaded before it began, and would load all of it for itself.
         for loader in (filter_loader, test_loader):
             list(loader.all())
-        self._releasing = Path(playbook._file_name).stem in PLAYBOOKS
+        self._releasing = name in PLAYBOOKS
 
     def v2_runner_on_ok(self, result: Any) -> None:
         super().v2_runner_on_ok(result)
@@ -64,6 +96,7 @@ class CallbackModule(Default):
         if result.task.action not in SPEAKING:
             return
         self._ending.ok(result.result)
+        self._table = result.result.get("table") or self._table
         if result.result.get("msg") and not result.result.get("closing"):
             self._display.display(f"  {result.result['msg']}")
 
@@ -75,6 +108,7 @@ class CallbackModule(Default):
             if self._last_task_banner != result.task._uuid:
                 self._print_task_banner(result.task)
             self._display.display(f"failed: [{self.host_label(result)}], see the end", color=C.COLOR_ERROR)
+        self._table = answer.get("table") or self._table
         self._ending.failed(result.host.get_name(), result.task.action, answer)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
@@ -96,8 +130,20 @@ class CallbackModule(Default):
         if not self._releasing:
             return
         bad = troubled(stats)
+        if isinstance(self._display, Mute):
+            self._for_machines(bad)
+            return
+        for row in self._table:
+            self._display.display(row)
         took = "" if bad or self._ending.refusal else f" ({time.monotonic() - self._started:.1f} s)"
         for said in self._ending.sentences(bad):
             for line in said.journal[-20:]:
                 self._display.display(f"  | {line}")
             self._display.display(f"{said.text}{took}", color=C.COLOR_OK if said.good else C.COLOR_ERROR)
+
+    def _for_machines(self, bad: list[str]) -> None:
+        """What was returned, and only where nothing was why not, which is for a person again."""
+        for row in self._table:
+            self._display.spoken.display(row)
+        for said in self._ending.sentences(bad) if not self._table else []:
+            self._display.spoken.display(said.text, color=C.COLOR_ERROR, stderr=True)
