@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
 
 # This repository's own parts, whatever directory the playbook was called from.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -39,7 +40,7 @@ def entry(groups: list[str], answer: Mapping[str, Any] | None) -> dict[str, Any]
 
 
 class ActionModule(Releasectl):
-    """`release_status: {}` asks the host; one that cannot be reached is an answer too, so that the others have their row.
+    """`release_status: {}` asks the host; that it cannot be reached is an answer too, so that the others are shown.
 
     `release_status: {table: true}` makes the table of what was registered as C(__release_status), and fails when a
     host gave no answer.
@@ -49,6 +50,7 @@ class ActionModule(Releasectl):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        ActionBase.run(self, tmp, task_vars)
         variables = task_vars or {}
         if self._task.args.get("table"):
             return self._table(variables)

@@ -26,8 +26,8 @@ description:
   - An answer that is marked C(refused) is no error of the machinery, so where the task stands is not shown.
   - After the recap it prints the C(closing) that a task returned, or for a deploy, a rollback, an audit, a patch or
     maintenance why it failed, with the C(journal) of what was refused above it.
-  - A C(table) that a task returned stands above the closing sentence. With C(-e status_format=json) the playbook C(status)
-    prints what it returned and nothing else.
+  - A C(table) that a task returned stands above the closing sentence. With C(-e status_format=json) the playbook
+    C(status) prints what it returned and nothing else.
   - A host that was lost while its guard was armed (see the action M(lockout_guard)) is named last, with what it does.
 extends_documentation_fragment:
   - default_callback
@@ -72,6 +72,7 @@ class CallbackModule(Default):
 
     def __init__(self) -> None:
         super().__init__()
+        self._display: Any = self._display
         self._started = time.monotonic()
         self._releasing = False
         self._ending = Ending()

@@ -1,4 +1,4 @@
-"""How the app's hosts stand, as `releasectl status` told of each: one table, and a sentence for what is not as it should be."""
+"""How the app's hosts stand, as `releasectl status` told of each: one table, and what is not as it should be."""
 
 from __future__ import annotations
 
@@ -69,15 +69,14 @@ def _notes(name: str, said: Mapping[str, Any]) -> Iterable[str]:
     for line in said.get("drift") or []:
         yield f"{name}: drift: {line}"
     if lease := said.get("lease"):
-        yield f"{name}: locked by {lease['holder']} for '{lease['purpose']}' since {lease['since']}, until {lease['expires']}"
+        when = f"since {lease['since']}, until {lease['expires']}"
+        yield f"{name}: locked by {lease['holder']} for '{lease['purpose']}' {when}"
     if closed := said.get("maintenance"):
         yield f"{name}: closed for maintenance by {closed['by']} since {closed['at']}: {closed['because']}"
     if drained := said.get("drained"):
         yield f"{name}: drained by {drained['by']} since {drained['since']}: {drained['because']} (releasectl undrain)"
     if len(said.get("disk") or []) > 1:
-        yield f"{name}: free disk: " + ", ".join(
-            f"{_free(one)} for {' and '.join(one['paths'])}" for one in said["disk"]
-        )
+        yield f"{name}: free disk: " + ", ".join(f"{_free(one)} for {one['paths'][0]}" for one in said["disk"])
 
 
 def closing(hosts: Hosts) -> str:
