@@ -68,6 +68,8 @@ def post(url: str, body: dict[str, Any], agent: str, seconds: float, context: ss
             return answer.status, f"{parts.hostname} answered {answer.status} {answer.reason}"
     except http.client.InvalidURL:
         return 0, "the webhook's address holds characters that it cannot have"
+    except http.client.RemoteDisconnected:
+        return 0, f"{parts.hostname} closed the connection without an answer"
     except http.client.HTTPException as error:
         return 0, f"{parts.hostname} answered something that is not HTTP ({type(error).__name__})"
     except OSError as error:

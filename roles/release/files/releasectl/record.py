@@ -15,7 +15,7 @@ from .state import State
 
 BY_HAND = "by hand"
 # How wide a column may become: what is longer is cut, `--json` has all of it.
-WIDTHS = {"at": 20, "verb": 10, "release": 40, "who": 36, "outcome": 10, "took": 9, "what": 90}
+WIDTHS = {"at": 20, "verb": 10, "release": 64, "who": 36, "outcome": 10, "took": 12, "what": 90}
 COMMIT = 12
 
 Event = Mapping[str, Any]
