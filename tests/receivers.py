@@ -37,6 +37,7 @@ class Hook:
         self.bodies: list[dict[str, Any]] = []
         self.paths: list[str] = []
         self.behave: Callable[[BaseHTTPRequestHandler], None] = status(204)
+        self.release = ""  # which it serves, as an app does
         self.authority, context = certificate(place)
         hook = self
 
@@ -45,6 +46,12 @@ class Hook:
                 hook.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 hook.paths.append(self.path)
                 hook.behave(self)
+
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("X-Release", hook.release)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
 
             def log_message(self, *_: Any) -> None:
                 """Keep the test's output clean."""

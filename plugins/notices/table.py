@@ -92,7 +92,7 @@ def closing(hosts: Hosts) -> str:
     if drift:
         where = ", ".join(f"{name} ({count})" for name, count in drift.items())
         found.append(f"Drift on {where}: 'sudo releasectl reconcile' there mends it.")
-    elif live and len(live) == 1:
+    elif len(live) == 1 and not missing:
         found.append("Nothing disagrees.")
     if missing:
         found.append(f"Without an answer: {', '.join(missing)}.")
