@@ -15,10 +15,13 @@ from typing import Any
 import yaml
 from ansible.plugins.action import ActionBase
 
-HOST_PROGRAM = Path(__file__).resolve().parents[2] / "roles/release/files"
-if str(HOST_PROGRAM) not in sys.path:
-    sys.path.append(str(HOST_PROGRAM))
+# This repository's own parts, whatever directory the playbook was called from, and the program that hosts run.
+ROOT = Path(__file__).resolve().parents[2]
+for place in (str(ROOT), str(ROOT / "roles/release/files")):
+    if place not in sys.path:
+        sys.path.append(place)
 
+from plugins.notices import channels
 from releasectl import smoke
 from releasectl.errors import Refusal
 
@@ -110,7 +113,19 @@ def check_artifact(typed: str, where: Path) -> dict[str, Any]:
         raise Refused(f"{path} is damaged ({error}): pack or download it again.") from error
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}.") from error
-    return {"release": release, "artifact": str(path), "name": path.name, "sha256": digest.hexdigest()}
+    commit = COMMIT.match(path.name.removesuffix(".tar.gz"))
+    return {
+        "release": release, "artifact": str(path), "name": path.name, "sha256": digest.hexdigest(),
+        "revision": commit["commit"] if commit else "",
+    }  # fmt: skip
+
+
+def check_notices(given: dict[str, Any]) -> None:
+    """Refuse what could not be told, before there is anything to tell. No value of it is repeated: some are secrets."""
+    if problems := channels.check(given.get("to"), given.get("seconds"), given.get("repository")):
+        raise Refused(
+            f"{' '.join(problems)} Set it right in group_vars/<environment>/release.yml; nothing was changed."
+        )
 
 
 def check_watch(value: Any) -> None:
@@ -128,9 +143,11 @@ def known_names(specs: Path = SPECS) -> set[str]:
 class ActionModule(ActionBase):
     """`release_check: {artifact: …}` for a deploy, `release_check: {id: …}` for a rollback; with either, or alone,
     `smoke_tests` and `watch`.
+
+    ``notices`` is who will be told: ``to``, within ``seconds``, with links into ``repository``.
     """
 
-    _VALID_ARGS = frozenset(("artifact", "id", "smoke_tests", "watch"))
+    _VALID_ARGS = frozenset(("artifact", "id", "notices", "smoke_tests", "watch"))
     _requires_connection = False
     _supports_check_mode = True
 
@@ -141,6 +158,8 @@ class ActionModule(ActionBase):
             check_names([str(name) for name in task_vars or {}], known_names())
             smoke.parse(arguments.get("smoke_tests", []))
             check_watch(arguments.get("watch", 0))
+            if arguments.get("notices") is not None:
+                check_notices(dict(arguments["notices"]))
             if "artifact" in arguments:
                 found = check_artifact(str(arguments["artifact"] or ""), Path.cwd())
             else:

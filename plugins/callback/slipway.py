@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,12 @@ from typing import Any
 from ansible import constants as C
 from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.plugins.loader import filter_loader, test_loader
+from ansible.utils.vars import load_extra_vars
+
+# This repository's own parts, whatever directory the playbook was called from.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from plugins.notices.ending import Ending, troubled
 
 DOCUMENTATION = """
 name: slipway
@@ -19,14 +26,41 @@ description:
   - An answer that is marked C(refused) is no error of the machinery, so where the task stands is not shown.
   - After the recap it prints the C(closing) that a task returned, or for a deploy, a rollback, an audit, a patch or
     maintenance why it failed, with the C(journal) of what was refused above it.
+  - A C(table) that a task returned stands above the closing sentence. With C(-e status_format=json) the playbook
+    C(status) prints what it returned and nothing else.
   - A host that was lost while its guard was armed (see the action M(lockout_guard)) is named last, with what it does.
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
 """
 
-SPEAKING = ("releasectl", "edge_check", "release_check", "release_verdict", "audit_plan", "audit_report", "maintenance")
-PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch", "maintenance")
+SPEAKING = (
+    "releasectl",
+    "edge_check",
+    "release_check",
+    "release_verdict",
+    "audit_plan",
+    "audit_report",
+    "maintenance",
+    "release_status",
+)
+PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch", "maintenance", "status")
+
+
+class Mute:
+    """Shows nothing of what a person would be shown; all else is the display's."""
+
+    def __init__(self, display: Any) -> None:
+        self.spoken = display
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.spoken, name)
+
+    def display(self, *_: Any, **__: Any) -> None:
+        """Not for machines."""
+
+    def banner(self, *_: Any, **__: Any) -> None:
+        """Not for machines."""
 
 
 class CallbackModule(Default):
@@ -38,20 +72,23 @@ class CallbackModule(Default):
 
     def __init__(self) -> None:
         super().__init__()
+        self._display: Any = self._display
         self._started = time.monotonic()
         self._releasing = False
-        self._closings: dict[str, None] = {}
-        self._refusal: dict[str, Any] | None = None
-        self._failures: dict[str, dict[str, Any]] = {}
+        self._ending = Ending()
+        self._table: list[str] = []
         self._guarded: dict[str, dict[str, Any]] = {}
         self._cut_off: list[str] = []
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
+        name = Path(playbook._file_name).stem
+        if name == "status" and load_extra_vars(playbook._loader).get("status_format") == "json":
+            self._display = Mute(self._display)
         super().v2_playbook_on_start(playbook)
         # The process of each task has what was loaded before it began, and would load all of it for itself.
         for loader in (filter_loader, test_loader):
             list(loader.all())
-        self._releasing = Path(playbook._file_name).stem in PLAYBOOKS
+        self._releasing = name in PLAYBOOKS
 
     def v2_runner_on_ok(self, result: Any) -> None:
         super().v2_runner_on_ok(result)
@@ -59,9 +96,9 @@ class CallbackModule(Default):
             self._guarded[result.host.get_name()] = dict(result.result)
         if result.task.action not in SPEAKING:
             return
-        if result.result.get("closing"):
-            self._closings[str(result.result["closing"])] = None
-        elif result.result.get("msg"):
+        self._ending.ok(result.result)
+        self._table = result.result.get("table") or self._table
+        if result.result.get("msg") and not result.result.get("closing"):
             self._display.display(f"  {result.result['msg']}")
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
@@ -72,15 +109,13 @@ class CallbackModule(Default):
             if self._last_task_banner != result.task._uuid:
                 self._print_task_banner(result.task)
             self._display.display(f"failed: [{self.host_label(result)}], see the end", color=C.COLOR_ERROR)
-        self._failures[result.host.get_name()] = answer
-        if answer.get("closing") and result.task.action == "release_verdict":
-            self._refusal = answer
+        self._table = answer.get("table") or self._table
+        self._ending.failed(result.host.get_name(), result.task.action, answer)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         super().v2_runner_on_unreachable(result)
-        cause = " ".join(str(result.result.get("msg", "")).removeprefix("Task failed: ").split())
         name = result.host.get_name()
-        self._failures[name] = {"msg": f"{name} could not be reached: {cause}"}
+        self._ending.unreachable(name, result.result)
         guarded = self._guarded.get(name, {})
         if guarded.get("guard") == "armed":
             self._cut_off.append(
@@ -95,21 +130,21 @@ class CallbackModule(Default):
             self._display.display(sentence, color=C.COLOR_ERROR)
         if not self._releasing:
             return
-        bad = [h for h in stats.processed if stats.summarize(h)["failures"] or stats.summarize(h)["unreachable"]]
-        if not bad and self._refusal is None:
-            for closing in self._closings:
-                self._display.display(f"{closing} ({time.monotonic() - self._started:.1f} s)", color=C.COLOR_OK)
+        bad = troubled(stats)
+        if isinstance(self._display, Mute):
+            self._for_machines(bad)
             return
-        # An audit closes host by host: what is well on the others is told as well.
-        for closing in self._closings:
-            self._display.display(closing, color=C.COLOR_OK)
-        answers = [self._refusal] if self._refusal else [self._failures[h] for h in bad if h in self._failures]
-        said: dict[str, list[str]] = {}
-        for answer in answers:
-            said.setdefault(" ".join(str(answer.get("msg", "A task failed, see above.")).split()), [
-                str(line) for line in answer.get("journal") or []
-            ])  # fmt: skip
-        for sentence, journal in said.items():
-            for line in journal[-20:]:
+        for row in self._table:
+            self._display.display(row)
+        took = "" if bad or self._ending.refusal else f" ({time.monotonic() - self._started:.1f} s)"
+        for said in self._ending.sentences(bad):
+            for line in said.journal[-20:]:
                 self._display.display(f"  | {line}")
-            self._display.display(sentence, color=C.COLOR_ERROR)
+            self._display.display(f"{said.text}{took}", color=C.COLOR_OK if said.good else C.COLOR_ERROR)
+
+    def _for_machines(self, bad: list[str]) -> None:
+        """What was returned, and only where nothing was why not, which is for a person again."""
+        for row in self._table:
+            self._display.spoken.display(row)
+        for said in self._ending.sentences(bad) if not self._table else []:
+            self._display.spoken.display(said.text, color=C.COLOR_ERROR, stderr=True)

@@ -523,7 +523,8 @@ def test_the_units_have_the_address_from_systemd(host: Path) -> None:
     """As often as they ask, from a file that they could not open themselves."""
     (host / "given").write_text("https://a.test/b\n")
     program = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'roles/alerts/files')!r}); import alerts, pathlib;"
+        f"import sys; sys.path[:0] = [{str(ROOT / 'roles/alerts/files')!r}, {str(ROOT / 'plugins/module_utils')!r}];"
+        " import alerts, pathlib;"
         f" alerts.WEBHOOK = pathlib.Path('/nonexistent'); print(alerts.webhook(), alerts.webhook())"
     )
     command = [sys.executable, "-B", "-c", program]
@@ -607,9 +608,14 @@ def test_who_logs_in_hears_what_is_wrong(
 
 
 def test_it_runs_on_its_own() -> None:
-    """With no module but those of the standard library."""
-    path = ROOT / "roles/alerts/files/alerts.py"
-    done = subprocess.run([sys.executable, "-I", path, "--help"], capture_output=True, text=True, check=True)
+    """With no module but those of the standard library, and the formats that the role installs with it."""
+    program = (
+        f"import sys, runpy; sys.path.insert(0, {str(ROOT / 'plugins/module_utils')!r});"
+        f" runpy.run_path({str(ROOT / 'roles/alerts/files/alerts.py')!r}, run_name='__main__')"
+    )
+    # -S: without what is installed beside the standard library.
+    command = [sys.executable, "-I", "-S", "-c", program, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "alerts test" in done.stdout
 
 

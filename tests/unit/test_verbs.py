@@ -10,6 +10,7 @@ import pytest
 
 from releasectl import cli
 from releasectl.config import Config
+from releasectl.state import State
 
 AT_ONCE = {"status", "history", "lock", "unlock"}
 
@@ -21,11 +22,12 @@ def known() -> list[str]:
 
 @pytest.mark.parametrize("verb", sorted(set(known()) - AT_ONCE))
 def test_every_verb_is_run(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(releases=tmp_path / "releases", state=tmp_path / "state")
+    config = Config(releases=tmp_path / "releases", state=tmp_path / "state", events=tmp_path)
     config.releases.mkdir()
     config.state.mkdir()
     verbs = cli.Verbs(config, {"verb": verb, "actor": "test"}, lambda _line: None)
-    verbs.lifecycle = Mock()
+    verbs.lifecycle = Mock(config=config)
+    verbs.lifecycle.store.read.return_value = State()
     verbs.lifecycle.reconcile.return_value = ["an interrupted switch was taken back"]
     for name in [name for name in dir(verbs) if name.startswith("do_")]:
         monkeypatch.setattr(verbs, name, lambda name=name: {"ran": name})

@@ -50,6 +50,19 @@ def test_both_hosts_answer_and_a_request_keeps_its_name(lab, host, edge1, servin
     }
 
 
+def test_all_hosts_are_in_one_table(ops, serving):
+    run = ops.playbook("playbooks/status.yml")
+    assert run.code == 0, run.output
+    rows = {line.split()[0]: line.split()[1:3] for line in run.output.splitlines() if "GiB" in line}
+    assert rows == {
+        "edge1": ["edge", serving],
+        "app1": ["app", serving],
+        "app2": ["app", serving],
+        "worker1": ["worker", "scheduler"],
+    }
+    assert f"Live is {serving} on edge1, app1, app2, worker1. Nothing disagrees." in run.closing
+
+
 def test_a_release_is_compiled_where_it_runs_and_nowhere_else(host, serving):
     for name, compiled in (("edge1", False), ("app1", True), ("worker1", True)):
         found = host(name).check_output(f"find /opt/app/releases/{serving}/venv/lib -name '*.pyc' | head -n 1")

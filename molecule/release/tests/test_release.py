@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from tests.receivers import CANARY, Hook
+
 
 @pytest.fixture(scope="module", autouse=True)
 def afresh(app1, ops, cargo):
@@ -95,11 +97,30 @@ def test_a_release_goes_live_and_says_so(app1, ops, edge, one):
     assert one["version"] in edge.get("/").text
 
 
-def test_the_next_one_takes_over_without_a_lost_request(app1, ops, edge, one, two):
+def commit(release):
+    """The whole of it, which the artifact is called by."""
+    return release["artifact"].rpartition("-")[2].removesuffix(".tar.gz")
+
+
+@pytest.fixture
+def hook(tmp_path):
+    made = Hook(tmp_path)
+    yield made
+    made.close()
+
+
+def test_the_next_one_takes_over_without_a_lost_request_and_is_told(app1, ops, edge, hook, one, two):
     assert ops.live() == one["id"]
+    told = {"kind": "webhook", "url": hook.url, "ca_certificate": hook.authority}
     with Watch(edge) as watch:
-        run = ops.deploy(two["artifact"])
+        run = ops.deploy(two["artifact"], "-e", json.dumps({"release_notices": [told]}))
     assert run.code == 0, run.output
+    (notice,) = hook.bodies
+    assert (notice["event"], notice["outcome"], notice["environment"]) == ("deploy", "success", "lab")
+    assert (notice["release"], notice["previous"], notice["hosts"]) == (two["id"], one["id"], ["app1"])
+    assert notice["commits"] == {"old": commit(one), "new": commit(two)}
+    assert notice["message"] in run.closing
+    assert CANARY not in run.output
     assert f"{two['id']} is live on app1 in place of {one['id']}" in run.closing
     assert watch.failures == []
     assert watch.releases == {one["id"], two["id"]}
@@ -212,6 +233,14 @@ def test_a_misspelt_variable_is_refused(ops, one):
     assert "See what is live" not in run.output
 
 
+def test_the_table_shows_what_is_live_and_was_before(two_serves, ops, two):
+    run = ops.playbook("playbooks/status.yml")
+    assert run.code == 0, run.output
+    row = next(line for line in run.output.splitlines() if line.startswith("app1 ") and "GiB" in line)
+    assert row.split()[:6] == ["app1", "edge", "app", "worker", "scheduler", two["id"]]
+    assert f"Live is {two['id']} on app1. Nothing disagrees." in run.closing
+
+
 def test_a_second_deploy_is_told_who_holds_the_first_since_when_and_for_what(two_serves, ops, edge, cargo, two):
     lease = ops.releasectl("lock", "--purpose", "'deploy of something-else'", "--actor", "'ada on her laptop'")
     assert lease["ok"], lease
@@ -268,6 +297,9 @@ def test_the_four_steps_of_the_plan_by_hand(two_serves, app1, ops, edge, cargo, 
     assert status["live"]["release"] == three["id"]
     assert status["previous"] == two["id"], "what was live before the hand is what rollback goes to"
     assert status["drift"] == []
+    event = ops.releasectl("history", "--limit=1")["events"][0]
+    assert (event["verb"], event["release"], event["actor"]) == ("start", three["id"], "by hand")
+    assert event["revision"] == commit(three)
     assert ops.rollback().code == 0
     assert edge.get("/").release == two["id"]
 

@@ -22,7 +22,6 @@ import errno
 import fcntl
 import fnmatch
 import glob
-import http.client
 import json
 import math
 import os
@@ -38,7 +37,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+# What tells of releases uses it as well; the role installs it there.
+sys.path.insert(0, "/usr/local/lib/slipway")
+
+import webhooks
 
 CONFIGURATION = Path("/etc/slipway/alerts.json")
 WEBHOOK = Path("/etc/slipway/alerts.webhook")
@@ -499,20 +502,12 @@ def lines(settings: dict[str, Any], told: Messages, mark: Callable[[str], str]) 
 
 
 def slack(settings: dict[str, Any], told: Messages) -> dict[str, Any]:
-    def plain(text: str) -> str:
-        return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-    escaped = [{**one, "text": plain(one["text"]), "do": plain(one["do"])} for one in told]
-    return {"text": "\n".join(lines(settings, escaped, lambda do: f"`{do}`"))}
+    escaped = [{**one, "text": webhooks.escaped(one["text"]), "do": webhooks.escaped(one["do"])} for one in told]
+    return webhooks.slack(lines(settings, escaped, lambda do: f"`{do}`"))
 
 
 def teams(settings: dict[str, Any], told: Messages) -> dict[str, Any]:
-    """An adaptive card: what workflows take, since Microsoft has given up the older connectors."""
-    text = [{"type": "TextBlock", "wrap": True, "text": line} for line in lines(settings, told, str)]
-    card = {"$schema": "http://adaptivecards.io/schemas/adaptive-card.json", "type": "AdaptiveCard", "version": "1.4"}
-    content = {**card, "body": text}
-    kind = "application/vnd.microsoft.card.adaptive"
-    return {"type": "message", "attachments": [{"contentType": kind, "contentUrl": None, "content": content}]}
+    return webhooks.teams(lines(settings, told, str))
 
 
 def plain_json(settings: dict[str, Any], told: Messages) -> dict[str, Any]:
@@ -545,26 +540,13 @@ def within(seconds: float) -> Iterator[None]:
 
 
 def post(url: str, body: dict[str, Any]) -> tuple[int, str]:
-    """The status that was answered, and 0 with the reason when nothing was. No word of it holds the address."""
-    parts = urlsplit(url)
+    """As `webhooks.post` does it, and in a time that is bounded as a whole."""
     try:
-        trust = ssl.create_default_context(cafile=str(AUTHORITY) if AUTHORITY.exists() else None)
-        trust.minimum_version = ssl.TLSVersion.TLSv1_2
-        connection = http.client.HTTPSConnection(parts.hostname or "", parts.port, timeout=POST_PATIENCE, context=trust)
-        with contextlib.closing(connection), within(ANSWER_PATIENCE):
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            headers = {"Content-Type": "application/json", "User-Agent": "slipway-alerts"}
-            # Redirections are not followed: the address is a secret of this receiver, and no other host is let out to.
-            connection.request("POST", path, body=json.dumps(body).encode(), headers=headers)
-            answer = connection.getresponse()
-            answer.read(65536)
-            return answer.status, f"{parts.hostname} answered {answer.status} {answer.reason}"
-    except http.client.InvalidURL:
-        return 0, "the webhook's address holds characters that it cannot have"
-    except http.client.HTTPException as error:
-        return 0, f"{parts.hostname} answered something that is not HTTP ({type(error).__name__})"
+        context = webhooks.trust(str(AUTHORITY) if AUTHORITY.exists() else None)
+        with within(ANSWER_PATIENCE):
+            return webhooks.post(url, body, "slipway-alerts", POST_PATIENCE, context)
     except OSError as error:
-        return 0, f"{parts.hostname} is not reached: {error}"
+        return 0, f"the authority {AUTHORITY} cannot be used: {error}"
 
 
 def deliver(state: dict[str, Any], settings: dict[str, Any], now: float) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import build, names, status, watch
+from . import build, names, record, status, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -132,10 +132,13 @@ class Verbs:
         done = self.lifecycle.reconcile(self.actor, heal=verb == "reconcile")
         for line in done:
             self.say(line)
+        if done and verb != "reconcile":
+            record.write_settled(self.lifecycle, done, self.actor)
         for litter in build.sweep(self.config):
             self.say(f"removed {litter}, a release that was never finished")
         if verb == "reconcile":
-            return {"changed": bool(done), "done": done, "message": "; ".join(done) or "Everything agrees."}
+            message = "; ".join(done) or "Everything agrees."
+            return {"changed": bool(done), "done": done, "release": self.lifecycle.live_release(), "message": message}
         handler: Callable[[], Answer] = getattr(self, f"do_{verb}")
         answer = handler()
         if self.lifecycle.live_release() is not None:
@@ -162,12 +165,12 @@ class Verbs:
                     f"{release} exists already with other content (SHA-256 {existing.sha256[:12]}…, not"
                     f" {sha256[:12]}…): a release never changes, give the new one another id."
                 )
-            return {"changed": False, "message": f"{release} is prepared already."}
+            return {"changed": False, "release": release, "message": f"{release} is prepared already."}
         build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say)
         state = self.lifecycle.store.read()
         if state.gone.pop(release, None):
             self.lifecycle.store.write(state)
-        return {"changed": True, "message": f"{release} is prepared."}
+        return {"changed": True, "release": release, "message": f"{release} is prepared."}
 
     def do_migrate(self) -> Answer:
         release = self.asked["id"]
@@ -263,26 +266,21 @@ def execute(config: Config, asked: Answer, say: Callable[[str], None], wait: flo
     verb, actor = str(asked["verb"]), str(asked["actor"])
     locks = Locks(config.private_run, config.state)
     started = time.monotonic()
-    record = True
+    to_record = True
+    # Before the verb: a release that it refuses may be removed by it.
+    revision = record.revision_of(config, asked.get("id"))
     try:
         with locks.verb(verb, actor, wait), locks.under_lease(verb, asked.get("token")):
             answer = {"ok": True, "verb": verb, **_run(config, asked, say), "exit": 0}
+        answer.update(record.revisions(config, answer))
     except Refusal as refusal:
-        record = refusal.exit_status == 1
+        to_record = refusal.exit_status == 1
         answer = {
             "ok": False, "verb": verb, "changed": False, "message": refusal.message, **refusal.details,
             "exit": refusal.exit_status,
         }  # fmt: skip
-    if record and (answer["changed"] or not answer["ok"]):
-        Events(config.events).append(
-            verb=verb,
-            release=answer.get("release") or asked.get("id"),
-            generation=answer.get("generation"),
-            actor=actor,
-            outcome="ok" if answer["ok"] else "failed",
-            message=answer["message"],
-            seconds=round(time.monotonic() - started, 2),
-        )
+    if to_record and (answer["changed"] or not answer["ok"]):
+        record.write(config, say, asked, answer, revision, started)
     return answer
 
 
@@ -295,7 +293,7 @@ def run_verb(config: Config, asked: Answer) -> Answer:
         return {"ok": True, "verb": verb, "changed": False, "message": status.as_text(shown), **shown}
     if verb == "history":
         events = Events(config.events).recent(asked["limit"])
-        return {"ok": True, "verb": verb, "changed": False, "message": _history_text(events), "events": events}
+        return {"ok": True, "verb": verb, "changed": False, "message": record.as_text(events), "events": events}
     if verb in ("lock", "unlock"):
         return _lease(config, locks, asked)
     if verb == "rollback" and (ended := _end_watch(config, locks, asked)) is not None:
@@ -345,15 +343,6 @@ def _lease(config: Config, locks: Locks, asked: Answer) -> Answer:
             "ok": True, "verb": verb, "changed": True, "token": lease.token, "expires": timestamp(lease.expires),
             "message": f"The lease is yours until {timestamp(lease.expires)}.",
         }  # fmt: skip
-
-
-def _history_text(events: list[dict[str, object]]) -> str:
-    lines = [
-        f"{event.get('at')}  {event.get('outcome')!s:<7} {event.get('verb')!s:<10} "
-        f"{event.get('actor')}: {event.get('message')}"
-        for event in events
-    ]
-    return "\n".join(lines) or "Nothing has happened yet."
 
 
 def _show(answer: Answer, as_json: bool) -> int:

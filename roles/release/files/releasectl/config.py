@@ -34,6 +34,8 @@ class Config:
     private_run: Path = Path("/run/slipway")
     static: Path = Path("/var/www/app/static")
     events: Path = Path("/var/log/app/releases")
+    # While it is there, the edge of this host answers with its maintenance page.
+    maintenance_file: Path = Path("/var/lib/slipway/maintenance.json")
     build_cache: Path = Path("/var/cache/app-build")
     uv: Path = Path("/usr/local/bin/uv")
 

@@ -42,6 +42,8 @@ class Events:
                     return found[::-1]
                 try:
                     event = json.loads(line)
+                    if not isinstance(event, dict):
+                        raise ValueError
                 except ValueError:
                     event = {"at": "?", "verb": "?", "outcome": "unreadable", "message": line[:200]}
                 found.append(event)

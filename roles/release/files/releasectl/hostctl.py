@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
-from . import drain
+from . import drain, record
 from .cli import ENVIRONMENT, execute
 from .config import Config
 from .door import Door
 from .errors import Refusal
-from .events import Events
 from .job import Job
 from .lifecycle import Lifecycle
 from .lock import Locks
@@ -45,6 +45,7 @@ def boot(config: Config) -> int:
     """ExecStart of app.service: bring up what `current` points to, and record it."""
     with Locks(config.private_run, config.state).verb("start", "app.service", BOOT_WAIT):
         lifecycle = Lifecycle(config, Systemd(), print)
+        started, before = time.monotonic(), record.recorded(lifecycle)
         outcome, message = "ok", ""
         try:
             message = "; ".join(lifecycle.reconcile("app.service", boot=True))
@@ -54,15 +55,7 @@ def boot(config: Config) -> int:
             raise
         finally:
             if message:
-                live = lifecycle.store.read().live
-                Events(config.events).append(
-                    verb="start",
-                    release=live.release if live else None,
-                    generation=str(live.generation) if live else None,
-                    actor="app.service",
-                    outcome=outcome,
-                    message=message,
-                )
+                record.write_start(lifecycle, before, outcome, message, started)
         print(message or "Nothing to bring up.")
     return 0
 

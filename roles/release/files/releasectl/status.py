@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
+from pathlib import Path
 
 from . import build
+from .config import Config
 from .door import Door
 from .errors import Refusal
 from .events import timestamp
@@ -56,6 +60,7 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         if live
         else None,
         "previous": previous,
+        "processes": list(config.processes),
         "settings_current": lifecycle.settings.current(),
         "releases": [
             {
@@ -76,6 +81,8 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         "lease": lease.public() if lease else None,
         "door": door.state(),
         "drained": drained.public() if drained else None,
+        "maintenance": maintenance(config),
+        "disk": disk(config),
         "drift": drift,
     }  # fmt: skip
 
@@ -89,6 +96,39 @@ def _watching(state: State) -> dict[str, object]:
         "until": timestamp(began + state.intent.watch),
         "goes_back_to": state.live.release,
     }
+
+
+def disk(config: Config) -> list[dict[str, object]]:
+    """What is free for releases and for static files, in bytes: one entry for each file system of the two."""
+    found: dict[int, dict[str, object]] = {}
+    for path in (config.releases, config.static):
+        try:
+            device, seen = path.stat().st_dev, os.statvfs(path)
+        except OSError:
+            continue
+        entry = found.setdefault(
+            device, {"paths": [], "free": seen.f_bavail * seen.f_frsize, "total": seen.f_blocks * seen.f_frsize}
+        )
+        entry["paths"] = [*entry["paths"], str(path)]  # type: ignore[misc]
+    return list(found.values())
+
+
+def maintenance(config: Config) -> dict[str, object] | None:
+    """Who closed the site at this host's edge, when and why; None while it is open."""
+    path = config.maintenance_file
+    if not path.exists():
+        return None
+    record = _noted(path)
+    return {key: str(record.get(key, "unknown")) for key in ("by", "at", "because")}
+
+
+def _noted(path: Path) -> dict[str, object]:
+    """Somebody may have made the file by hand."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _process_drift(lifecycle: Lifecycle, generation: object, later: tuple[str, ...] = ()) -> list[str]:
@@ -133,6 +173,14 @@ def as_text(answer: dict[str, object]) -> str:
     drained = answer["drained"]
     if isinstance(drained, dict):
         lines.append(f"drained   {drained['by']}: {drained['because']} since {drained['since']} (releasectl undrain)")
+    closed = answer["maintenance"]
+    if isinstance(closed, dict):
+        lines.append(f"closed    for maintenance by {closed['by']} since {closed['at']}: {closed['because']}")
+    filesystems = answer["disk"]
+    if isinstance(filesystems, list):
+        for one in filesystems:
+            free, total = (f"{int(one[key]) / 2**30:.1f}" for key in ("free", "total"))
+            lines.append(f"disk      {free} of {total} GiB free for {' and '.join(one['paths'])}")
     drift = answer["drift"]
     if isinstance(drift, list):
         lines += [f"drift     {line}" for line in drift]
