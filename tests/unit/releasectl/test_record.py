@@ -34,7 +34,14 @@ def run(host: Lifecycle, config: Config, systemd: FakeSystemd, monkeypatch: pyte
     monkeypatch.setattr(cli, "Systemd", lambda: systemd)
 
     def verb(name: str, release: str | None = None, **more: object) -> dict[str, object]:
-        asked = {"verb": name, "id": release, "actor": "deployer (ada)", "discard_on_failure": False, **more}
+        asked = {
+            "verb": name,
+            "id": release,
+            "actor": "deployer (ada)",
+            "discard_on_failure": False,
+            "watch": None,
+            **more,
+        }
         return cli.execute(config, asked, lambda _line: None)
 
     return verb
