@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import build, names, status
+from . import budget, build, cache, names, status
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
 from .events import Events, timestamp
+from .hooks import Hooks
 from .job import Job, who
 from .lifecycle import Lifecycle
 from .lock import Locks
@@ -115,6 +116,7 @@ class Verbs:
         self.actor = str(asked["actor"])
         self.lifecycle = Lifecycle(config, Systemd(), say)
         self.door = Door(config, self.lifecycle.systemd)
+        self.hooks: Hooks | None = None
 
     def run(self) -> Answer:
         """Reconcile, run the verb, and return its part of the answer."""
@@ -127,10 +129,30 @@ class Verbs:
         if verb == "reconcile":
             return {"changed": bool(done), "done": done, "message": "; ".join(done) or "Everything agrees."}
         handler: Callable[[], Answer] = getattr(self, f"do_{verb}")
-        answer = handler()
+        try:
+            answer = handler()
+        except Refusal as refusal:
+            refusal.details.update(self._of_hooks())
+            raise
+        answer.update(self._of_hooks())
+        if answer.get("warnings"):
+            answer["message"] += f" Warning: {'; '.join(answer['warnings'])}."
         if self.lifecycle.live_release() is not None:
             self.door.ensure()
         return answer
+
+    def _with_hooks(self, release: str, previous: str | None) -> Hooks:
+        self.hooks = Hooks(self.config, str(self.asked["verb"]), release, previous, self.say)
+        return self.hooks
+
+    def _of_hooks(self) -> Answer:
+        """What the hooks did, for the answer and the record: nothing where none ran."""
+        found: Answer = {}
+        if self.hooks is not None and self.hooks.ran:
+            found["hooks"] = [ran.public() for ran in self.hooks.ran]
+        if self.hooks is not None and self.hooks.warnings:
+            found["warnings"] = self.hooks.warnings
+        return found
 
     def do_drain(self) -> Answer:
         self.say("refusing new requests, and waiting for those in hand")
@@ -153,7 +175,9 @@ class Verbs:
                     f" {sha256[:12]}…): a release never changes, give the new one another id."
                 )
             return {"changed": False, "message": f"{release} is prepared already."}
-        build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say)
+        self.lifecycle.require_memory()
+        hooks = self._with_hooks(release, self.lifecycle.live_release())
+        build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
         state = self.lifecycle.store.read()
         if state.gone.pop(release, None):
             self.lifecycle.store.write(state)
@@ -167,7 +191,8 @@ class Verbs:
         name = f"migrate-{release}"
         path = settings.write_environment(name, settings.current())
         try:
-            applied = build.migrate(self.config, release, path)
+            with self._with_hooks(release, self.lifecycle.live_release()).migrating(settings.current()):
+                applied = build.migrate(self.config, release, path)
         finally:
             path.unlink(missing_ok=True)
         text = f"{len(applied)} migrations applied: {', '.join(applied)}." if applied else "No migrations to apply."
@@ -177,7 +202,7 @@ class Verbs:
         release = self.asked["id"]
         before = self.lifecycle.live_release()
         try:
-            live = self.lifecycle.activate(release, self.actor)
+            live = self.lifecycle.activate(release, self.actor, self._with_hooks(release, before))
         except Refusal as refusal:
             if self.asked["discard_on_failure"] and release != before:
                 refusal.details["discarded"] = self._discard_if_never_live(release, refusal.message)
@@ -197,7 +222,8 @@ class Verbs:
     def do_rollback(self) -> Answer:
         before = self.lifecycle.live_release()
         target = self.lifecycle.rollback_target(self.asked["id"])
-        live = self.lifecycle.switch("rollback", target, None, self.actor)
+        self._warn_of_memory()
+        live = self.lifecycle.switch("rollback", target, None, self.actor, self._with_hooks(target, before))
         return {
             "changed": True,
             "release": target,
@@ -205,6 +231,13 @@ class Verbs:
             "previous": before,
             "message": f"Rolled back from {before} to {target}; migrations are not undone.",
         }
+
+    def _warn_of_memory(self) -> None:
+        """A way back that may fail is better than none."""
+        state = self.lifecycle.store.read()
+        found = budget.memory(self.config, self.lifecycle.systemd, state.live.generation if state.live else None)
+        if found is not None and not found.enough:
+            self.say(f"trying all the same: {found.sentence}")
 
     def do_restart(self) -> Answer:
         if self.asked["if_settings_changed"] and not self.lifecycle.settings_changed():
@@ -220,9 +253,12 @@ class Verbs:
     def do_prune(self) -> Answer:
         keep = self.asked["keep"] or self.config.keep
         removed = self.lifecycle.prune(keep)
-        files = build.prune_static(self.config, list(build.prepared(self.config)), older_than=30 * 86_400)
+        kept = list(build.prepared(self.config))
+        files = build.prune_static(self.config, kept, older_than=30 * 86_400)
+        cached = cache.bound(self.config, kept, self.say)
         text = f"Removed {', '.join(removed)}." if removed else "Nothing to prune."
-        return {"changed": bool(removed or files), "removed": removed, "message": text}
+        text += " The build cache was over its bound and is smaller now." if cached else ""
+        return {"changed": bool(removed or files or cached), "removed": removed, "message": text}
 
     def do_discard(self) -> Answer:
         removed = self.lifecycle.discard(self.asked["id"], f"discarded by {self.actor}")
@@ -234,10 +270,17 @@ def _run(config: Config, asked: Answer, say: Callable[[str], None]) -> Answer:
     try:
         return Verbs(config, asked, say).run()
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise Refusal(
-            f"{asked['verb']} failed: {error.strerror or error}{where}; what serves was not changed."
-        ) from error
+        switching = asked["verb"] in ("activate", "rollback", "restart", "reconcile")
+        after = (
+            "once that is put right, 'releasectl reconcile' completes or takes back what was begun"
+            if switching
+            else "what serves was not changed"
+        )
+        raise Refusal(f"{asked['verb']} failed: {_why(error)}; {after}.") from error
+
+
+def _why(error: OSError) -> str:
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
 
 
 def execute(config: Config, asked: Answer, say: Callable[[str], None], wait: float = 5) -> Answer:
@@ -255,17 +298,29 @@ def execute(config: Config, asked: Answer, say: Callable[[str], None], wait: flo
             "ok": False, "verb": verb, "changed": False, "message": refusal.message, **refusal.details,
             "exit": refusal.exit_status,
         }  # fmt: skip
-    if record and (answer["changed"] or not answer["ok"]):
+    except OSError as error:
+        message = f"{verb} was not begun, the lease cannot be noted: {_why(error)}."
+        answer = {"ok": False, "verb": verb, "changed": False, "message": message, "exit": 1}
+    if record and (answer["changed"] or not answer["ok"] or answer.get("hooks")):
+        _note(config, asked, answer, time.monotonic() - started)
+    return answer
+
+
+def _note(config: Config, asked: Answer, answer: Answer, seconds: float) -> None:
+    """Record how a verb ended. What is done is done: a record that cannot be written is told, and fails nothing."""
+    try:
         Events(config.events).append(
-            verb=verb,
+            verb=answer["verb"],
             release=answer.get("release") or asked.get("id"),
             generation=answer.get("generation"),
-            actor=actor,
+            actor=str(asked["actor"]),
             outcome="ok" if answer["ok"] else "failed",
             message=answer["message"],
-            seconds=round(time.monotonic() - started, 2),
+            seconds=round(seconds, 2),
+            **{key: answer[key] for key in ("hooks", "warnings") if key in answer},
         )
-    return answer
+    except OSError as error:
+        answer["message"] += f" It could not be recorded: {_why(error)}."
 
 
 def run_verb(config: Config, asked: Answer) -> Answer:

@@ -19,11 +19,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import build, health
+from . import budget, build, health
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
 from .files import link_atomically, remove_tree
+from .hooks import Hooks
 from .names import GENERATION, RELEASE_ID, Generation
 from .settings import Settings
 from .state import Intent, Live, State, Store, previous_after
@@ -169,8 +170,10 @@ class Lifecycle:
 
     # The switch
 
-    def switch(self, verb: str, release: str, settings: str | None, actor: str) -> Live:
-        """Start ``release`` as a new generation and move requests, workers and the scheduler to it."""
+    def switch(self, verb: str, release: str, settings: str | None, actor: str, hooks: Hooks | None = None) -> Live:
+        """Start ``release`` as a new generation and move requests, workers and the scheduler to it, with its hooks when
+        given: one before the switch may refuse it, one after it may not undo it.
+        """
         state = self.store.read()
         live = self.live_release()
         recorded = state.live.release if state.live else None
@@ -181,14 +184,21 @@ class Lifecycle:
         try:
             if GUNICORN in self.config.processes:
                 self._gate(generation)
+            if hooks is not None:
+                hooks.before_activate(generation, version)
             if verb != "rollback":
                 self._workers(generation)
-        except Refusal:
+        except Refusal as refusal:
             self.say("taking it back; the live release was not touched")
             self._take_back(state, live)
+            if hooks is not None:
+                hooks.failed(refusal.message, version)
             raise
         self.say(f"switching to {generation}")
-        return self._commit(state, generation)
+        switched = self._commit(state, generation)
+        if hooks is not None:
+            hooks.after_activate(generation, version)
+        return switched
 
     def _commit(self, state: State, generation: Generation) -> Live:
         """From here on a crash is carried forward by `reconcile`."""
@@ -328,7 +338,7 @@ class Lifecycle:
 
     # The verbs
 
-    def activate(self, release: str, actor: str) -> Live:
+    def activate(self, release: str, actor: str, hooks: Hooks | None = None) -> Live:
         """Make a prepared release live."""
         if build.read(self.config.release_dir(release)) is None:
             raise Refusal(self._cannot_be_had(release, self.store.read()))
@@ -337,13 +347,20 @@ class Lifecycle:
                 f"{release} is live already, nothing was changed: to start it anew with the settings in force run"
                 " 'releasectl restart'."
             )
-        return self.switch("activate", release, None, actor)
+        self.require_memory()
+        return self.switch("activate", release, None, actor, hooks)
+
+    def require_memory(self) -> None:
+        """Refuse when there is no room for a second generation beside the live one."""
+        live = self.store.read().live
+        budget.require_memory(self.config, self.systemd, live.generation if live else None)
 
     def restart(self, actor: str) -> Live:
         """Start the live release as a new generation with the settings in force."""
         live = self.live_release()
         if live is None:
             raise Refusal("No release is live yet: deploy one first (playbooks/deploy.yml).")
+        self.require_memory()
         return self.switch("restart", live, None, actor)
 
     def setup(self) -> str:
@@ -409,7 +426,8 @@ class Lifecycle:
         state = self.store.read()
         live = self.live_release()
         have = list(build.prepared(self.config))
-        protected = {live, next((r for r in reversed(state.previous) if r in have), None)}
+        # What a rollback goes to, and what still finishes the requests and tasks that it has in hand.
+        protected = {live, next((r for r in reversed(state.previous) if r in have and r != live), None)}
         protected |= {unit.generation.release for unit in self.systemd.units()}
         doomed = [r for r in (have[:-keep] if keep else have) if r not in protected]
         for release in doomed:
