@@ -69,7 +69,7 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
         if check:
             return {**verdict, "closing": f"{release} could be deployed to {where}; nothing was done (check mode)."}
         instead = f" in place of {' and '.join(before)}" if before else ", the first release"
-        return {**verdict, "closing": f"{release} is live on {where}{instead}."}
+        return {**verdict, "closing": f"{release} is live on {where}{instead}.{_warnings(hosts)}"}
     stuck = [name for name in hosts if name in verdict["undo"] and not went(hosts[name].get("undone"))]
     back = [name for name in verdict["undo"] if name not in stuck]
     still = f"{' and '.join(before)} still serves" if before else "nothing is live yet"
@@ -81,6 +81,14 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
         causes = {_sentence((hosts[name].get("undone") or {}).get("msg", "it was not reached")) for name in stuck}
         after = f"{', '.join(stuck)} could not go back: {' '.join(sorted(causes))}"
     return {**verdict, "closing": f"{release} was not deployed. {verdict['reasons']} Outcome: {after}"}
+
+
+def _warnings(hosts: dict[str, dict[str, Any]]) -> str:
+    """Tell what went wrong without undoing anything: a hook after the switch."""
+    told: dict[str, None] = {}
+    for facts in hosts.values():
+        told |= dict.fromkeys(str(line) for line in (facts.get("activated") or {}).get("warnings") or [])
+    return f" Warning: {'; '.join(told)}." if told else ""
 
 
 def _asked(hosts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from . import sandbox
@@ -74,41 +74,52 @@ def bound(config: Config, releases: Iterable[str], say: Callable[[str], None]) -
         )
     except (Refusal, OSError) as error:
         say(f"{error}: the whole cache is next")
-    for doomed in (lambda path: path.name != "uv", lambda path: path.name == "uv"):
+    for last in (False, True):
         if size(config.build_cache) <= most:
             break
         for path in config.build_cache.iterdir():
-            if doomed(path):
+            if (path.name == "uv") is last:
                 say(f"removing {path}")
                 remove_tree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return True
 
 
 def _forget(cache: Path, wanted: set[tuple[str, str]]) -> None:
-    """Remove uv's references to packages that are not ``wanted``: wheels-*/…/NAME/VERSION-TAGS and
-    sdists-*/…/NAME/VERSION.
+    """Remove uv's references to packages that are not ``wanted``, and the sources of those that it built itself.
 
-    A reference that is missing costs a download and nothing else.
+    What is missing costs a download and nothing else.
     """
-    for parent, names, files in os.walk(cache):
-        parts = Path(parent).relative_to(cache).parts
-        if not parts:
-            names[:] = [name for name in names if name.startswith(("wheels-", "sdists-"))]
+    for entry in _versions(cache):
+        package = _plain(Path(entry.path).parent.name)
+        if (package, entry.name.split("-", 1)[0]) not in wanted:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(Path(entry.path))
+            else:
+                os.unlink(entry.path)
+
+
+def _versions(cache: Path) -> Iterator[os.DirEntry[str]]:
+    """What uv keeps by package and version: wheels-*/pypi/NAME/VERSION-TAGS, wheels-*/index/HASH/NAME/VERSION-TAGS, the
+    same with `url`, and sdists-*/…/NAME/VERSION. The build user made these directories: no link is followed.
+    """
+    if cache.is_symlink():
+        return
+    for bucket in _directories(cache):
+        if not bucket.name.startswith(("wheels-", "sdists-")):
             continue
-        package = _plain(parts[-1])
-        for name in files if parts[0].startswith("wheels-") else ():
-            if (package, name.split("-", 1)[0]) not in wanted:
-                os.unlink(os.path.join(parent, name))
-        # In both places links to what was unpacked are seen as directories here.
-        for name in list(names):
-            path = Path(parent, name)
-            if path.is_symlink() and (package, name.split("-", 1)[0]) not in wanted:
-                path.unlink()
-            elif parts[0].startswith("sdists-") and len(parts) >= 3 and _is_source(path, package, name, wanted):
-                names.remove(name)
-                remove_tree(path)
+        for source in _directories(bucket.path):
+            packages = list(_directories(source.path)) if source.name == "pypi" else []
+            if source.name in ("index", "url"):
+                packages = [package for one in _directories(source.path) for package in _directories(one.path)]
+            for package in packages:
+                with os.scandir(package.path) as entries:
+                    yield from list(entries)
 
 
-def _is_source(path: Path, package: str, version: str, wanted: set[tuple[str, str]]) -> bool:
-    """Whether a directory is that of one version of a source package which is not wanted."""
-    return not path.is_symlink() and (package, version) not in wanted and (path / "revision.http").exists()
+def _directories(path: str | Path) -> Iterator[os.DirEntry[str]]:
+    """The directories in a directory, which may not be there; links to directories are none."""
+    try:
+        with os.scandir(path) as entries:
+            yield from [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return

@@ -25,7 +25,7 @@ def build(config: Config, directory: Path, writable: list[Path], working: Path |
         "IOSchedulingClass=idle",
         "ProtectSystem=strict",
         f"TemporaryFileSystem={config.releases}:ro",
-        f"BindReadOnlyPaths={directory}",
+        *(() if directory in writable else (f"BindReadOnlyPaths={directory}",)),
         *(f"BindPaths={path}" for path in writable),
         f"InaccessiblePaths={hidden}",
         *CONFINED,
