@@ -404,9 +404,13 @@ def built(mine: Hooks) -> tuple[int, int, int]:
     return build._make(mine.config, mine.directory, "b", lambda _line: None, mine)
 
 
-def test_the_code_is_theirs_to_write_and_roots_afterwards(building) -> None:  # type: ignore[no-untyped-def]
+def test_the_code_is_theirs_to_write_and_roots_afterwards(building, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     mine = building(before_build="echo made >front.js; chmod 666 front.js", after_build="cat front.js >again.js")
+    seen = []
+    front = mine.directory / "src" / "front.js"
+    monkeypatch.setattr(build, "_build_environment", lambda *_words: seen.append(front.stat().st_mode & 0o777))
     built(mine)
+    assert seen == [0o644], "what packages run while they are built finds the code as nobody can write it"
     for name in ("front.js", "again.js"):
         status = (mine.directory / "src" / name).stat()
         assert (status.st_uid, status.st_mode & 0o777) == (0, 0o644)
