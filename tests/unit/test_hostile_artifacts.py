@@ -543,9 +543,9 @@ def config(tmp_path: Path) -> Config:
 def test_a_refused_artifact_leaves_no_litter(config: Config, tmp_path: Path, content: bytes) -> None:
     (config.incoming / "a.tar.gz").write_bytes(content)
     before = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    hooks = Hooks(config, "prepare", "shop-1", None, lambda _line: None)
+    digest = hashlib.sha256(content).hexdigest()
     with pytest.raises(Refusal) as refusal:
-        hooks = Hooks(config, "prepare", "shop-1", None, lambda _line: None)
-        digest = hashlib.sha256(content).hexdigest()
         build.prepare(config, "shop-1", "a.tar.gz", digest, "test", lambda _line: None, hooks)
     sentence(refusal.value.message)
     after = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))

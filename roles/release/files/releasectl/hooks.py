@@ -199,6 +199,7 @@ class Hooks:
             "PREVIOUS_RELEASE_ID": self.previous or "",
             "SLIPWAY_HOOK": point,
             "SLIPWAY_VERB": self.verb,
+            "SLIPWAY_DOMAIN": self.config.domain,
             "SLIPWAY_FAILURE": _printable(failure)[:500],
         }
         ended = confined(
