@@ -87,7 +87,7 @@ def _warnings(hosts: dict[str, dict[str, Any]]) -> str:
     """Tell what went wrong without undoing anything: a hook after the switch."""
     told: dict[str, None] = {}
     for facts in hosts.values():
-        told |= dict.fromkeys(str(line) for line in (facts.get("activated") or {}).get("warnings") or [])
+        told |= dict.fromkeys(str(line) for line in (facts.get("activated") or {}).get("hook_warnings") or [])
     return f" Warning: {'; '.join(told)}." if told else ""
 
 

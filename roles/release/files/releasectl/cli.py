@@ -135,7 +135,7 @@ class Verbs:
             refusal.details.update(self._of_hooks())
             raise
         answer.update(self._of_hooks())
-        if answer.get("warnings"):
+        if answer.get("hook_warnings"):
             answer["message"] += f" Warning: {'; '.join(answer['warnings'])}."
         if self.lifecycle.live_release() is not None:
             self.door.ensure()
@@ -151,7 +151,7 @@ class Verbs:
         if self.hooks is not None and self.hooks.ran:
             found["hooks"] = [ran.public() for ran in self.hooks.ran]
         if self.hooks is not None and self.hooks.warnings:
-            found["warnings"] = self.hooks.warnings
+            found["hook_warnings"] = self.hooks.warnings
         return found
 
     def do_drain(self) -> Answer:
@@ -317,7 +317,7 @@ def _note(config: Config, asked: Answer, answer: Answer, seconds: float) -> None
             outcome="ok" if answer["ok"] else "failed",
             message=answer["message"],
             seconds=round(seconds, 2),
-            **{key: answer[key] for key in ("hooks", "warnings") if key in answer},
+            **{key: answer[key] for key in ("hooks", "hook_warnings") if key in answer},
         )
     except OSError as error:
         answer["message"] += f" It could not be recorded: {_why(error)}."
