@@ -136,7 +136,7 @@ class Verbs:
             raise
         answer.update(self._of_hooks())
         if answer.get("hook_warnings"):
-            answer["message"] += f" Warning: {'; '.join(answer['warnings'])}."
+            answer["message"] += f" Warning: {'; '.join(answer['hook_warnings'])}."
         if self.lifecycle.live_release() is not None:
             self.door.ensure()
         return answer
