@@ -9,6 +9,7 @@ source gives the same commit and the same bytes: asking twice changes nothing.
   good-<n>           version 1.<n>.0 on the page, in the style sheet and in the icon
   migration-<n>      like good-<n>, and a migration adds a column
   bad-migration      its migration fails
+  hooked-<n>         like good-<n>, and lab/hook is its hook at every point
   bad                /readyz answers 500: the release is refused by its health gate
   crash              the process ends with an import error when it starts
   hang               /readyz never answers
@@ -31,6 +32,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 BOOKSHOP = ROOT / "examples" / "bookshop"
 FEATHERWEIGHT = Path(__file__).resolve().parent / "featherweight"
+POINTS = (
+    "before_build", "after_build", "before_migrate", "after_migrate", "before_activate", "after_activate", "on_failure",
+)  # fmt: skip
 JUNK = shutil.ignore_patterns("__pycache__", "*.pyc", "db.sqlite3", "media", "staticfiles", "tests")
 # The commits say nothing of who asks or when, or they would differ from machine to machine.
 COMMITTER = {
@@ -94,6 +98,14 @@ def migration(app: Path, number: str) -> None:
     (app / "bookshop" / "migrations" / "0003_isbn.py").write_text(COLUMN)
 
 
+def hooked(app: Path, number: str) -> None:
+    good(app, number)
+    directory = app / ".slipway" / "hooks"
+    directory.mkdir(parents=True)
+    for point in POINTS:
+        shutil.copy(Path(__file__).resolve().parent / "hook", directory / point)
+
+
 def bad_migration(app: Path, _number: str) -> None:
     (app / "bookshop" / "migrations" / "0003_fails.py").write_text(FAILING)
 
@@ -132,13 +144,14 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "good": (BOOKSHOP, good),
     "migration": (BOOKSHOP, migration),
     "bad-migration": (BOOKSHOP, bad_migration),
+    "hooked": (BOOKSHOP, hooked),
     "bad": (BOOKSHOP, bad),
     "crash": (BOOKSHOP, crash),
     "hang": (BOOKSHOP, hang),
     "sour": (BOOKSHOP, sour),
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
-NUMBERED = ("good", "migration", "featherweight")
+NUMBERED = ("good", "migration", "hooked", "featherweight")
 
 
 def parse(name: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,19 @@ def cargo() -> dict[str, dict[str, Any]]:
     )
     packed: dict[str, dict[str, Any]] = json.loads(done.stdout)
     return packed
+
+
+@pytest.fixture
+def configured(app1: Any) -> Iterator[Callable[..., None]]:
+    """Gives releasectl on app1 other bounds for one test: `configured(hook_timeout=1)`."""
+    path = "/etc/slipway/releasectl.json"
+    kept = app1.check_output(f"cat {path}")
+
+    def write(text: str) -> None:
+        app1.check_output(f"cat > {path} <<'END'\n{text}\nEND")
+
+    yield lambda **changes: write(json.dumps({**json.loads(kept), **changes}))
+    write(kept)
 
 
 @pytest.fixture

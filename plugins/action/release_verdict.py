@@ -72,7 +72,7 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
         if check:
             return {**verdict, "closing": f"{release} could be deployed to {where}; nothing was done (check mode)."}
         instead = f" in place of {' and '.join(before)}" if before else ", the first release"
-        return {**verdict, "closing": f"{release} is live on {where}{instead}."}
+        return {**verdict, "closing": f"{release} is live on {where}{instead}.{_warnings(hosts)}"}
     stuck = [name for name in hosts if name in verdict["undo"] and not went(hosts[name].get("undone"))]
     back = [name for name in verdict["undo"] if name not in stuck]
     still = f"{' and '.join(before)} still serves" if before else "nothing is live yet"
@@ -92,6 +92,14 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
 
 def _went_back(facts: dict[str, Any]) -> str:
     return str((facts.get("trouble") or {}).get("went_back") or "")
+
+
+def _warnings(hosts: dict[str, dict[str, Any]]) -> str:
+    """Tell what went wrong without undoing anything: a hook after the switch."""
+    told: dict[str, None] = {}
+    for facts in hosts.values():
+        told |= dict.fromkeys(str(line) for line in (facts.get("activated") or {}).get("hook_warnings") or [])
+    return f" Warning: {'; '.join(told)}." if told else ""
 
 
 def _asked(hosts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

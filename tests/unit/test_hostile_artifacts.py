@@ -23,6 +23,7 @@ from releasectl import artifact, build, cli, names
 from releasectl.artifact import Limits
 from releasectl.config import Config
 from releasectl.errors import Refusal
+from releasectl.hooks import Hooks
 
 LIMITS = Limits(artifact_bytes=20_000_000, bytes=1_000_000, entries=1000, depth=10)
 
@@ -542,8 +543,10 @@ def config(tmp_path: Path) -> Config:
 def test_a_refused_artifact_leaves_no_litter(config: Config, tmp_path: Path, content: bytes) -> None:
     (config.incoming / "a.tar.gz").write_bytes(content)
     before = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
+    hooks = Hooks(config, "prepare", "shop-1", None, lambda _line: None)
+    digest = hashlib.sha256(content).hexdigest()
     with pytest.raises(Refusal) as refusal:
-        build.prepare(config, "shop-1", "a.tar.gz", hashlib.sha256(content).hexdigest(), "test", lambda _line: None)
+        build.prepare(config, "shop-1", "a.tar.gz", digest, "test", lambda _line: None, hooks)
     sentence(refusal.value.message)
     after = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*"))
     assert [path for path in after if path != "state/staging"] == before

@@ -231,6 +231,15 @@ def test_all_hosts_live_is_a_success_that_names_what_was_before():
     assert end["closing"] == "new is live on a, b in place of old."
 
 
+def test_a_hook_that_failed_after_the_switch_is_told_once_and_fails_nothing():
+    warned = {**OK, "hook_warnings": ["the hook after_activate of new failed (exit status 3)"]}
+    end = verdict.close({"a": host(activated=warned), "b": host(activated=warned)}, "new")
+    assert not end["troubled"]
+    assert end["closing"] == (
+        "new is live on a, b in place of old. Warning: the hook after_activate of new failed (exit status 3)."
+    )
+
+
 def test_a_first_release_says_so():
     end = verdict.close({"a": host(activated=OK, status={"live": None})}, "new")
     assert end["closing"] == "new is live on a, the first release."

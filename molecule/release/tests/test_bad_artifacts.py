@@ -133,9 +133,10 @@ def test_an_artifact_that_is_not_there_is_refused(ops: Any) -> None:
     ],
 )
 def test_a_full_disk_is_told_and_leaves_nothing(
-    app1: Any, ops: Any, cargo: dict[str, Any], place: str, owner: str, size: str, prepare: Any
+    configured: Any, app1: Any, ops: Any, cargo: dict[str, Any], place: str, owner: str, size: str, prepare: Any
 ) -> None:
-    """A small tmpfs stands in for the disk."""
+    """A small tmpfs stands in for the disk, and nobody looked at it before."""
+    configured(disk_check=False)
     app1.check_output(
         f"mkdir -p {place} && mount -t tmpfs -o size={size},mode=0700 full {place} && chown {owner} {place}"
     )
@@ -146,16 +147,14 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert "space" in message.lower() or "os error 28" in message.lower()
 
 
-def test_too_little_room_is_told_before_anything_is_done(app1: Any, prepare: Any) -> None:
-    """What is free is looked at first: the bound is set above what any disk has."""
-    path = "/etc/slipway/releasectl.json"
-    kept = app1.check_output(f"cat {path}")
-    raised = json.dumps({**json.loads(kept), "free_min_bytes": 10**18})
-    app1.check_output(f"cat > {path} <<'END'\n{raised}\nEND")
-    try:
-        assert "are free" in refused(prepare(packed(FILE)))
-    finally:
-        app1.check_output(f"cat > {path} <<'END'\n{kept}\nEND")
+@pytest.mark.parametrize(
+    ("bound", "said"),
+    [("free_min_bytes", "are free"), ("memory_min_bytes", "MiB are available, free swap included (of the host)")],
+)
+def test_too_little_room_is_told_before_anything_is_done(configured: Any, prepare: Any, bound: str, said: str) -> None:
+    """What is free is looked at first: the bound is set above what any host has."""
+    configured(**{bound: 10**18})
+    assert said in refused(prepare(packed(FILE)))
 
 
 def test_while_somebody_deploys_nobody_else_does(ops: Any, prepare: Any) -> None:

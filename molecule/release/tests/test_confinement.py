@@ -394,6 +394,50 @@ def test_code_that_runs_while_static_files_are_collected_sees_and_changes_nothin
     judged(report_in(answer), secrets(app1))
 
 
+@pytest.mark.parametrize("point", ["before_build", "after_build"])
+def test_hooks_of_a_build_see_nothing_and_change_the_code_alone(app1: Any, prepare: Any, point: str) -> None:
+    hook = f"#!/usr/bin/python3\n{SPY}print('SPY ' + json.dumps(spy(os.getcwd())))\nraise SystemExit(1)\n"
+    answer = prepare(archive({f".slipway/hooks/{point}": hook}))
+    assert not answer["ok"]
+    assert f"hook {point} of try-1 failed" in answer["message"]
+    report = report_in(answer)
+    assert report["write-src"] == "done", "it may change the code that it came with"
+    judged({**report, "write-src": "no:"}, secrets(app1))
+
+
+def test_a_hook_that_takes_too_long_is_ended_with_all_that_it_started(app1: Any, configured: Any, prepare: Any) -> None:
+    configured(hook_timeout=1)
+    hook = "#!/bin/sh\necho begun; (setsid sh -c 'trap \"\" TERM; sleep 271' &) ; trap '' TERM; sleep 271; sleep 271\n"
+    answer = prepare(
+        archive({".slipway/hooks/before_build": hook, ".slipway/hooks/on_failure": "#!/bin/sh\necho woe\n"})
+    )
+    assert "did not end within 1 s (release_hook_timeout)" in answer["message"]
+    assert [(ran["name"], ran["output"]) for ran in answer["hooks"]] == [
+        ("before_build", "begun"),
+        ("on_failure", "woe"),
+    ]
+    assert app1.run("pgrep -u app-build").stdout == ""
+
+
+def test_a_hook_of_a_verb_that_was_killed_is_ended_by_the_next(app1: Any, ops: Any, deployer: Deployer) -> None:
+    content = archive({".slipway/hooks/before_build": "#!/bin/sh\nsleep 272\n"})
+    name, digest = deployer.upload(content), hashlib.sha256(content).hexdigest()
+    words = f"prepare --id try-1 --artifact {name} --sha256 {digest}"
+    ssh = ["ssh", "-F", deployer.config, "deployer@app1", f"sudo -n {RELEASECTL} {words}"]
+    running = subprocess.Popen(ssh, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    hook = "systemctl is-active releasectl-hook-try-1.service"
+    try:
+        app1.check_output(f"timeout 30 sh -c 'until {hook}; do sleep 0.1; done'")
+        app1.check_output("systemctl kill --signal=KILL 'releasectl-prepare-*'")
+        assert app1.run(hook).stdout.strip() == "active"
+        assert ops.releasectl("prune", "--keep", "1000")["ok"]
+        assert app1.run(hook).stdout.strip() == "inactive"
+        assert not app1.file("/opt/app/releases/try-1").exists
+    finally:
+        running.kill()
+        running.wait(30)
+
+
 def test_what_a_build_leaves_in_a_release_gives_nobody_more_rights(app1: Any, ops: Any, prepare: Any) -> None:
     """Links to what it may not read, under names that would be published; files that others could write to."""
     manage = (

@@ -8,7 +8,7 @@ import os
 import stat
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,15 @@ class Limits:
     bytes: int
     entries: int
     depth: int
+
+
+def size(incoming: Path, name: str) -> int:
+    """How large the upload is, in bytes; 0 when it is not there or no plain file, which `receive` refuses."""
+    try:
+        status = os.lstat(incoming / name)
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def receive(incoming: Path, name: str, target: Path, sha256: str, limit: int) -> None:
@@ -141,8 +150,9 @@ def _readable(archive: Path) -> Iterator[tarfile.TarFile]:
             raise Refusal(f"The artifact is damaged (its headers make no sense: {type(error).__name__}).") from None
 
 
-def unpack(archive: Path, root: Path, limits: Limits) -> int:
-    """Unpack ``archive`` into the new directory ``root``; return the number of entries.
+def unpack(archive: Path, root: Path, limits: Limits, room: Callable[[int], None] = lambda _bytes: None) -> int:
+    """Unpack ``archive`` into the new directory ``root``; return the number of entries. ``room`` is told before, how
+    many bytes that will be, and may refuse.
 
     Only plain files, directories and relative links that stay inside are taken. Owners, set-id bits and times
     are not: everything belongs to whoever runs this, with mode 0644 or 0755.
@@ -161,7 +171,7 @@ def unpack(archive: Path, root: Path, limits: Limits) -> int:
             elif kind != "directory":
                 raise Refusal(f"The artifact puts {shorten('/'.join(parts))} beneath a {kind}.")
 
-    _check_is_whole(archive, limits)
+    room(_check_is_whole(archive, limits))
     with _readable(archive) as tar:
         for member in tar:
             entries += 1
@@ -220,8 +230,11 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> 
             left -= len(chunk)
 
 
-def _check_is_whole(archive: Path, limits: Limits) -> None:
-    """Decompress once without keeping anything: a truncated or bursting artifact is refused before it is unpacked."""
+def _check_is_whole(archive: Path, limits: Limits) -> int:
+    """Decompress once without keeping anything: a truncated or bursting artifact is refused before it is unpacked.
+
+    Returns the bytes that came out.
+    """
     # Each entry costs a header of 512 bytes and padding of as much; long names cost some more.
     ceiling = limits.bytes + limits.entries * 4096 + 10 * CHUNK
     size = 0
@@ -245,3 +258,4 @@ def _check_is_whole(archive: Path, limits: Limits) -> None:
             raise Refusal(f"The artifact is damaged ({error}).") from None
         if not inflate.eof:
             raise Refusal("The artifact is truncated: upload it again.")
+    return size

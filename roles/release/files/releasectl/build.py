@@ -5,20 +5,22 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pwd
 import re
 import shutil
 import stat
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from . import artifact
+from . import artifact, budget, sandbox
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
 from .files import remove_tree, sync_directory, temporary_name, write_json
-from .systemd import CONFINED, run, sandboxed
+from .hooks import Hooks, hook_unit
+from .systemd import run, sandboxed
 
 # What Django's ManifestStaticFilesStorage writes: name.<12 hexadecimal digits>.suffix
 HASHED = re.compile(r"\.[0-9a-f]{12}(\.|$)")
@@ -39,13 +41,21 @@ class Release:
     entries: int
     bytes: int
     revision: str | None
+    # What it takes on the disk, in bytes, and how many files and directories it has; 0 for those of before.
+    disk: int = 0
+    files: int = 0
+
+
+KNOWN = {field.name for field in fields(Release)}
 
 
 def read(directory: Path) -> Release | None:
     """The record of a prepared release, None when the directory is none."""
     try:
-        return Release(**json.loads((directory / RECORD).read_text()))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
+        found = json.loads((directory / RECORD).read_text())
+        # A later version of this program may have noted more.
+        return Release(**{key: value for key, value in found.items() if key in KNOWN})
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, AttributeError):
         return None
 
 
@@ -63,6 +73,8 @@ def prepared(config: Config) -> dict[str, Release]:
 def sweep(config: Config) -> list[str]:
     """Remove what a killed verb left: half releases and received archives. Runs under the flock, when nobody builds."""
     removed = []
+    # No verb but this one runs, so a hook that does was started by one that died.
+    run(["systemctl", "stop", f"{hook_unit('*')}.service"])
     for entry in os.scandir(config.releases):
         if entry.is_dir(follow_symlinks=False) and read(Path(entry.path)) is None:
             # The verb died, what it had started in a unit of its own may still be writing.
@@ -78,14 +90,19 @@ def sweep(config: Config) -> list[str]:
     return removed
 
 
-def prepare(config: Config, release: str, name: str, sha256: str, actor: str, say: Callable[[str], None]) -> Release:
-    """Receive, unpack, build and collect one release; on any failure nothing of it is left."""
+def prepare(
+    config: Config, release: str, name: str, sha256: str, actor: str, say: Callable[[str], None], mine: Hooks
+) -> Release:
+    """Receive, unpack, build and collect one release, with its hooks; on any failure nothing of it is left."""
     directory = config.release_dir(release)
     staging = config.state / "staging"
     staging.mkdir(mode=0o700, exist_ok=True)
     archive = staging / f"{release}.tar.gz"
+    # The next one will be much like the last one.
+    newest = next(reversed(prepared(config).values()), None)
+    expected, files = (newest.disk or newest.bytes, newest.files) if newest else (0, 0)
     try:
-        _require_space(config)
+        budget.require_disk(config, release, artifact.size(config.incoming, name), expected, files)
         say("receiving the artifact")
         artifact.receive(config.incoming, name, archive, sha256, config.artifact_max_bytes)
         say("unpacking")
@@ -93,19 +110,21 @@ def prepare(config: Config, release: str, name: str, sha256: str, actor: str, sa
             config.artifact_max_bytes, config.unpacked_max_bytes, config.unpacked_max_entries, config.unpacked_max_depth
         )
         directory.mkdir(mode=0o755)
-        entries = artifact.unpack(archive, directory / "src", limits)
-        say("building the virtual environment")
-        _build_environment(config, directory, release)
-        say("collecting static files")
-        _collect_static(config, directory, release)
-        size = _make_root_owned(directory)
+
+        def room(size: int) -> None:
+            budget.require_disk(config, release, 0, max(size, expected), files)
+
+        entries = artifact.unpack(archive, directory / "src", limits, room)
+        size, disk, count = _make(config, directory, release, say, mine)
         say("publishing hashed static files")
         publish_static(config, directory)
-        record = Release(release, sha256, timestamp(), actor, entries, size, _revision(directory))
+        record = Release(release, sha256, timestamp(), actor, entries, size, _revision(directory), disk, count)
         write_json(directory / RECORD, asdict(record), 0o644)
         sync_directory(config.releases)
         return record
     except BaseException as error:
+        if isinstance(error, (Refusal, OSError)):
+            mine.build_failed(str(error))
         remove_tree(directory)
         if isinstance(error, OSError):
             raise Refusal(
@@ -117,46 +136,34 @@ def prepare(config: Config, release: str, name: str, sha256: str, actor: str, sa
         archive.unlink(missing_ok=True)
 
 
-def _require_space(config: Config) -> None:
-    for path in (config.releases, config.state):
-        free = shutil.disk_usage(path).free
-        if free < config.free_min_bytes:
-            raise Refusal(
-                f"Only {free // 2**20} MiB are free on {path}, fewer than release_free_min_bytes"
-                f" ({config.free_min_bytes // 2**20} MiB): run 'releasectl prune' or grow the disk."
-            )
+def _make(
+    config: Config, directory: Path, release: str, say: Callable[[str], None], mine: Hooks
+) -> tuple[int, int, int]:
+    """From code to a release that is root's; return what `_make_root_owned` measured."""
+    mine.check()
+    _build_hook(config, mine, "before_build", [config.build_cache], network=True)
+    say("building the virtual environment")
+    _build_environment(config, directory, release)
+    say("collecting static files")
+    _collect_static(config, directory, release)
+    _build_hook(config, mine, "after_build", [directory / "static"], network=False)
+    measured = _make_root_owned(directory)
+    # Those that run later are as the build left them.
+    mine.check()
+    return measured
 
 
-def _sandbox(config: Config, directory: Path, writable: list[Path]) -> list[str]:
-    """Properties of the unit that runs a deployer's code; systemd.exec(5) for each."""
-    hidden = " ".join(
-        f"-{path}"
-        for path in (config.env.parent, config.private_run, config.run, config.incoming, config.state, config.events)
-    )
-    return [
-        f"User={config.build_user}",
-        f"Group={config.build_user}",
-        f"WorkingDirectory={directory / 'src'}",
-        # A build may take what serving leaves over: on two cores it would otherwise slow every request down.
-        "Nice=10",
-        "IOSchedulingClass=idle",
-        "ProtectSystem=strict",
-        f"TemporaryFileSystem={config.releases}:ro",
-        f"BindReadOnlyPaths={directory}",
-        *(f"BindPaths={path}" for path in writable),
-        f"InaccessiblePaths={hidden}",
-        *CONFINED,
-        "ProtectProc=invisible",
-        "PrivateUsers=yes",
-        "RemoveIPC=yes",
-        "CapabilityBoundingSet=",
-        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-        # Not MemoryDenyWriteExecute=, and @resources stays: compilers write code and run it, and make themselves nice.
-        "SystemCallFilter=~@privileged",
-        "SystemCallFilter=@chown",
-        "TasksMax=512",
-        f"MemoryMax={config.build_memory_max}",
-    ]
+def _build_hook(config: Config, mine: Hooks, point: str, writable: list[Path], network: bool) -> None:
+    """Run a hook that may write the code, which is the build user's as long as that takes, and ``writable``."""
+    if not mine.there(point):
+        return
+    source = mine.directory / "src"
+    builder = pwd.getpwnam(config.build_user)
+    for parent, names, files in os.walk(source):
+        for name in [".", *names, *files]:
+            os.lchown(os.path.join(parent, name), builder.pw_uid, builder.pw_gid)
+    mine.build(point, [source, *writable], network)
+    _make_root_owned(source)
 
 
 def _own(config: Config, *paths: Path) -> None:
@@ -194,7 +201,7 @@ def _build_environment(config: Config, directory: Path, release: str) -> None:
     sandboxed(
         f"releasectl-build-{release}",
         ["/bin/sh", "-c", script, "sh", str(config.uv), config.python_version, str(venv), str(requirements)],
-        _sandbox(config, directory, [venv, config.build_cache]),
+        sandbox.build(config, directory, [venv, config.build_cache]),
         environment,
         config.build_timeout,
         f"Installing {config.requirements}",
@@ -217,23 +224,26 @@ def _collect_static(config: Config, directory: Path, release: str) -> None:
     sandboxed(
         f"releasectl-static-{release}",
         [python, "manage.py", "collectstatic", "--noinput", "--verbosity", "0"],
-        [*_sandbox(config, directory, [static]), "PrivateNetwork=yes"],
+        [*sandbox.build(config, directory, [static]), "PrivateNetwork=yes"],
         environment,
         config.build_timeout,
         "Collecting static files",
     )
 
 
-def _make_root_owned(directory: Path) -> int:
-    """Give the release to root, readable by all and writable by nobody else; return its size in bytes.
+def _make_root_owned(directory: Path) -> tuple[int, int, int]:
+    """Give the release to root, readable by all and writable by nobody else; return the bytes in its files, the
+    bytes that it takes on the disk, and how many entries it has.
 
     No process of the build user is left by now, so nothing changes underneath. Links are not followed.
     """
-    size = 0
+    size = disk = count = 0
     for parent, names, files in os.walk(directory):
         for name in [".", *names, *files]:
             path = os.path.join(parent, name)
             status = os.lstat(path)
+            disk += status.st_blocks * 512
+            count += 1
             if stat.S_ISLNK(status.st_mode):
                 os.lchown(path, 0, 0)
                 continue
@@ -248,14 +258,15 @@ def _make_root_owned(directory: Path) -> int:
                 if status.st_nlink > 1:
                     raise Refusal(f"The build made a hard link, {path}: whoever holds the other name could change it.")
                 size += status.st_size
-    return size
+    return size, disk, count
 
 
 def _revision(directory: Path) -> str | None:
     path = directory / "src" / "REVISION"
     if path.is_symlink() or not path.is_file():
         return None
-    return path.read_text(errors="replace").strip()[:64] or None
+    with path.open(errors="replace") as stream:  # which may be as long as a hook liked
+        return stream.read(200).strip()[:64] or None
 
 
 def hashed_files(directory: Path) -> set[str]:
@@ -316,44 +327,14 @@ def prune_static(config: Config, keep: list[str], older_than: float) -> int:
     return removed
 
 
-def app_sandbox(config: Config, directory: Path, environment_file: Path) -> list[str]:
-    """Properties of a unit that runs a command of the release as the app, with the app's own settings."""
-    return [
-        f"User={config.app_user}",
-        f"Group={config.app_group}",
-        f"WorkingDirectory={directory / 'src'}",
-        f"EnvironmentFile={environment_file}",
-        "ProtectSystem=strict",
-        *CONFINED,
-        "ProtectProc=invisible",
-        "ProcSubset=pid",
-        "PrivateUsers=yes",
-        "CapabilityBoundingSet=",
-        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-        "SystemCallFilter=~@privileged @resources",
-        f"InaccessiblePaths=-{config.private_run} -{config.incoming} -{config.events.parent}",
-    ]
-
-
-def app_environment(config: Config, release: str) -> dict[str, str]:
-    """What such a command finds beside the app's settings."""
-    return {
-        "DJANGO_SETTINGS_MODULE": config.settings_module,
-        "RELEASE_ID": release,
-        "STATIC_ROOT": str(config.release_dir(release) / "static"),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": "/nonexistent",
-    }
-
-
 def migrate(config: Config, release: str, environment_file: Path) -> list[str]:
     """Apply the release's migrations with the app's own settings; return the names of those applied."""
     directory = config.release_dir(release)
     output = sandboxed(
         f"releasectl-migrate-{release}",
         [str(directory / "venv" / "bin" / "python"), "manage.py", "migrate", "--noinput", "--no-color"],
-        app_sandbox(config, directory, environment_file),
-        app_environment(config, release),
+        sandbox.app(config, directory, environment_file),
+        sandbox.app_environment(config, release),
         config.migrate_timeout,
         f"Migrating with {release}",
     )

@@ -11,11 +11,12 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import build, names, record, status, watch
+from . import budget, build, cache, names, record, status, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
 from .events import Events, timestamp
+from .hooks import Hooks
 from .job import Job, who
 from .lifecycle import Lifecycle
 from .lock import Locks
@@ -124,6 +125,7 @@ class Verbs:
         self.lifecycle = Lifecycle(config, Systemd(), say)
         self.door = Door(config, self.lifecycle.systemd)
         self.on_trial: Intent | None = None  # when the verb began
+        self.hooks: Hooks | None = None
 
     def run(self) -> Answer:
         """Reconcile, run the verb, and return its part of the answer."""
@@ -140,10 +142,30 @@ class Verbs:
             message = "; ".join(done) or "Everything agrees."
             return {"changed": bool(done), "done": done, "release": self.lifecycle.live_release(), "message": message}
         handler: Callable[[], Answer] = getattr(self, f"do_{verb}")
-        answer = handler()
+        try:
+            answer = handler()
+        except Refusal as refusal:
+            refusal.details.update(self._of_hooks())
+            raise
+        answer.update(self._of_hooks())
+        if answer.get("hook_warnings"):
+            answer["message"] += f" Warning: {'; '.join(answer['hook_warnings'])}."
         if self.lifecycle.live_release() is not None:
             self.door.ensure()
         return answer
+
+    def _with_hooks(self, release: str, previous: str | None) -> Hooks:
+        self.hooks = Hooks(self.config, str(self.asked["verb"]), release, previous, self.say)
+        return self.hooks
+
+    def _of_hooks(self) -> Answer:
+        """What the hooks did, for the answer and the record: nothing where none ran."""
+        found: Answer = {}
+        if self.hooks is not None and self.hooks.ran:
+            found["hooks"] = [ran.public() for ran in self.hooks.ran]
+        if self.hooks is not None and self.hooks.warnings:
+            found["hook_warnings"] = self.hooks.warnings
+        return found
 
     def do_drain(self) -> Answer:
         self.say("refusing new requests, and waiting for those in hand")
@@ -166,7 +188,9 @@ class Verbs:
                     f" {sha256[:12]}…): a release never changes, give the new one another id."
                 )
             return {"changed": False, "release": release, "message": f"{release} is prepared already."}
-        build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say)
+        self.lifecycle.require_memory()
+        hooks = self._with_hooks(release, self.lifecycle.live_release())
+        build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
         state = self.lifecycle.store.read()
         if state.gone.pop(release, None):
             self.lifecycle.store.write(state)
@@ -180,7 +204,8 @@ class Verbs:
         name = f"migrate-{release}"
         path = settings.write_environment(name, settings.current())
         try:
-            applied = build.migrate(self.config, release, path)
+            with self._with_hooks(release, self.lifecycle.live_release()).migrating(settings.current()):
+                applied = build.migrate(self.config, release, path)
         finally:
             path.unlink(missing_ok=True)
         text = f"{len(applied)} migrations applied: {', '.join(applied)}." if applied else "No migrations to apply."
@@ -191,7 +216,7 @@ class Verbs:
         before = self.lifecycle.live_release()
         try:
             seconds = self.config.watch_seconds if self.asked["watch"] is None else self.asked["watch"]
-            live = self.lifecycle.activate(release, self.actor, seconds)
+            live = self.lifecycle.activate(release, self.actor, seconds, self._with_hooks(release, before))
         except Refusal as refusal:
             if self.asked["discard_on_failure"] and release != before and not refusal.details.get("was_live"):
                 refusal.details["discarded"] = self._discard_if_never_live(release, refusal.message)
@@ -218,7 +243,8 @@ class Verbs:
             # Its watch had been interrupted, and to reconcile was to go back from it.
             return _went_back(self.on_trial.release, str(before))
         target = self.lifecycle.rollback_target(self.asked["id"])
-        live = self.lifecycle.switch("rollback", target, None, self.actor)
+        self._warn_of_memory()
+        live = self.lifecycle.switch("rollback", target, None, self.actor, hooks=self._with_hooks(target, before))
         return {
             "changed": True,
             "release": target,
@@ -226,6 +252,13 @@ class Verbs:
             "previous": before,
             "message": f"Rolled back from {before} to {target}; migrations are not undone.",
         }
+
+    def _warn_of_memory(self) -> None:
+        """A way back that may fail is better than none."""
+        state = self.lifecycle.store.read()
+        found = budget.memory(self.config, self.lifecycle.systemd, state.live.generation if state.live else None)
+        if found is not None and not found.enough:
+            self.say(f"trying all the same: {found.sentence}")
 
     def do_restart(self) -> Answer:
         if self.asked["if_settings_changed"] and not self.lifecycle.settings_changed():
@@ -241,9 +274,12 @@ class Verbs:
     def do_prune(self) -> Answer:
         keep = self.asked["keep"] or self.config.keep
         removed = self.lifecycle.prune(keep)
-        files = build.prune_static(self.config, list(build.prepared(self.config)), older_than=30 * 86_400)
+        kept = list(build.prepared(self.config))
+        files = build.prune_static(self.config, kept, older_than=30 * 86_400)
+        cached = cache.bound(self.config, kept, self.say)
         text = f"Removed {', '.join(removed)}." if removed else "Nothing to prune."
-        return {"changed": bool(removed or files), "removed": removed, "message": text}
+        text += " The build cache was over its bound and is smaller now." if cached else ""
+        return {"changed": bool(removed or files or cached), "removed": removed, "message": text}
 
     def do_discard(self) -> Answer:
         removed = self.lifecycle.discard(self.asked["id"], f"discarded by {self.actor}")
@@ -255,10 +291,17 @@ def _run(config: Config, asked: Answer, say: Callable[[str], None]) -> Answer:
     try:
         return Verbs(config, asked, say).run()
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        raise Refusal(
-            f"{asked['verb']} failed: {error.strerror or error}{where}; what serves was not changed."
-        ) from error
+        switching = asked["verb"] in ("activate", "rollback", "restart", "reconcile")
+        after = (
+            "once that is put right, 'releasectl reconcile' completes or takes back what was begun"
+            if switching
+            else "what serves was not changed"
+        )
+        raise Refusal(f"{asked['verb']} failed: {_why(error)}; {after}.") from error
+
+
+def _why(error: OSError) -> str:
+    return f"{error.strerror or error}" + (f" ({error.filename})" if error.filename else "")
 
 
 def execute(config: Config, asked: Answer, say: Callable[[str], None], wait: float = 5) -> Answer:
@@ -279,8 +322,13 @@ def execute(config: Config, asked: Answer, say: Callable[[str], None], wait: flo
             "ok": False, "verb": verb, "changed": False, "message": refusal.message, **refusal.details,
             "exit": refusal.exit_status,
         }  # fmt: skip
-    if to_record and (answer["changed"] or not answer["ok"]):
-        record.write(config, say, asked, answer, revision, started)
+    except OSError as error:
+        message = f"{verb} was not begun, the lease cannot be noted: {_why(error)}."
+        answer = {"ok": False, "verb": verb, "changed": False, "message": message, "exit": 1}
+    if to_record and (answer["changed"] or not answer["ok"] or answer.get("hooks")):
+        why = record.write(config, say, asked, answer, revision, started)
+        if why:
+            answer["message"] += f" It could not be recorded: {why}."
     return answer
 
 

@@ -49,7 +49,13 @@ class Config:
     unpacked_max_bytes: int = 1024 * 1024 * 1024
     unpacked_max_entries: int = 50_000
     unpacked_max_depth: int = 32
+    # Whether room on the disks, and in memory for a second generation, is looked at before anything starts.
+    disk_check: bool = True
     free_min_bytes: int = 256 * 1024 * 1024
+    memory_check: bool = True
+    memory_min_bytes: int = 64 * 1024 * 1024
+    # 0 is no bound.
+    build_cache_max_bytes: int = 2 * 1024 * 1024 * 1024
 
     health_path: str = "/readyz"
     health_timeout: int = 30
@@ -68,6 +74,9 @@ class Config:
     drain_timeout: int = 60
     drain: bool = True
     migrate_timeout: int = 900
+    # Whether a release's hooks run, and for how long each may.
+    hooks: bool = True
+    hook_timeout: int = 60
     keep: int = 5
     # Files that decide how a generation runs: when they change, the live release is due for a restart.
     unit_files: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -24,11 +25,15 @@ class Events:
     def append(self, **event: object) -> None:
         """Write one event by one write(2) call, so that a crash leaves a whole line or none."""
         now = time.time()
-        line = json.dumps({"at": timestamp(now), **event}, sort_keys=True) + "\n"
+        line = (json.dumps({"at": timestamp(now), **event}, sort_keys=True) + "\n").encode()
         path = self.directory / (timestamp(now)[:7] + ".jsonl")
         descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o640)
         try:
-            os.write(descriptor, line.encode())
+            written = os.write(descriptor, line)
+            if written != len(line):
+                # The disk became full in the middle: half a line would hide the next one.
+                os.ftruncate(descriptor, os.fstat(descriptor).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -22,11 +22,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import build, health, trial, verification
+from . import budget, build, health, trial, verification
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
 from .files import link_atomically, remove_tree
+from .hooks import Hooks
 from .names import GENERATION, RELEASE_ID, Generation
 from .settings import Settings
 from .state import Intent, Live, State, Store, previous_after
@@ -180,9 +181,18 @@ class Lifecycle:
 
     # The switch
 
-    def switch(self, verb: str, release: str, settings: str | None, actor: str, watch: int = 0) -> Live:
+    def switch(
+        self,
+        verb: str,
+        release: str,
+        settings: str | None,
+        actor: str,
+        watch: int = 0,
+        hooks: Hooks | None = None,
+    ) -> Live:
         """Start ``release`` as a new generation and move requests, workers and the scheduler to it; then watch it
-        for so many seconds.
+        for so many seconds. With its hooks when given: one before the switch may refuse it, one at the end, when it
+        stays, may not undo it.
         """
         self.seen = None
         state = self.store.read()
@@ -197,17 +207,30 @@ class Lifecycle:
                 self._gate(generation)
                 if verb == "activate":
                     self._verify(generation, version)
+            if hooks is not None:
+                hooks.before_activate(generation, version)
             if verb != "rollback":
                 self._workers(generation)
-        except Refusal:
+        except Refusal as refusal:
             self.say("taking it back; the live release was not touched")
             self._take_back(state, live)
+            if hooks is not None:
+                hooks.failed(refusal.message, version)
             raise
         self.say(f"switching to {generation}")
         if watch and trial.possible(self, state):
-            self.seen = trial.hold(self, state, generation, watch)
-            return self.conclude(state, generation)
-        return self._commit(state, generation)
+            try:
+                self.seen = trial.hold(self, state, generation, watch)
+            except Refusal as refusal:
+                if hooks is not None:
+                    hooks.failed(refusal.message, version)
+                raise
+            switched = self.conclude(state, generation)
+        else:
+            switched = self._commit(state, generation)
+        if hooks is not None:
+            hooks.after_activate(generation, version)
+        return switched
 
     def _verify(self, generation: Generation, version: str | None) -> None:
         """The smoke tests and the app's own command; a refusal has the generation's own words with it."""
@@ -371,7 +394,7 @@ class Lifecycle:
 
     # The verbs
 
-    def activate(self, release: str, actor: str, watch: int = 0) -> Live:
+    def activate(self, release: str, actor: str, watch: int = 0, hooks: Hooks | None = None) -> Live:
         """Make a prepared release live, and watch it for so many seconds."""
         if build.read(self.config.release_dir(release)) is None:
             raise Refusal(self._cannot_be_had(release, self.store.read()))
@@ -380,13 +403,20 @@ class Lifecycle:
                 f"{release} is live already, nothing was changed: to start it anew with the settings in force run"
                 " 'releasectl restart'."
             )
-        return self.switch("activate", release, None, actor, watch)
+        self.require_memory()
+        return self.switch("activate", release, None, actor, watch, hooks)
+
+    def require_memory(self) -> None:
+        """Refuse when there is no room for a second generation beside the live one."""
+        live = self.store.read().live
+        budget.require_memory(self.config, self.systemd, live.generation if live else None)
 
     def restart(self, actor: str) -> Live:
         """Start the live release as a new generation with the settings in force."""
         live = self.live_release()
         if live is None:
             raise Refusal("No release is live yet: deploy one first (playbooks/deploy.yml).")
+        self.require_memory()
         return self.switch("restart", live, None, actor)
 
     def setup(self) -> str:
@@ -454,7 +484,8 @@ class Lifecycle:
         state = self.store.read()
         live = self.live_release()
         have = list(build.prepared(self.config))
-        protected = {live, next((r for r in reversed(state.previous) if r in have), None)}
+        # What a rollback goes to, and what still finishes the requests and tasks that it has in hand.
+        protected = {live, next((r for r in reversed(state.previous) if r in have and r != live), None)}
         protected |= {unit.generation.release for unit in self.systemd.units()}
         doomed = [r for r in (have[:-keep] if keep else have) if r not in protected]
         for release in doomed:

@@ -140,7 +140,9 @@ class Locks:
         try:
             yield
         finally:
-            self._renew(lease, None)
+            # On a disk that is full: what the verb did is done, and the next one renews again.
+            with contextlib.suppress(OSError):
+                self._renew(lease, None)
 
     def _renew(self, lease: Lease, busy: str | None) -> None:
         lease.busy = busy

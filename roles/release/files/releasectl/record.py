@@ -33,12 +33,18 @@ def revisions(config: Config, answer: Mapping[str, object]) -> dict[str, object]
     return {key: revision_of(config, release) for key, release in named.items() if release}
 
 
-def _append(config: Config, say: Callable[[str], None], **event: object) -> None:
-    """A record that takes nothing, on a full disk for example, is no reason to undo or to refuse what was done."""
+def _append(config: Config, say: Callable[[str], None], **event: object) -> str:
+    """A record that takes nothing, on a full disk for example, is no reason to undo or to refuse what was done.
+
+    Says so, and returns why; nothing when it is recorded.
+    """
     try:
         Events(config.events).append(**event)
     except OSError as error:
-        say(f"this is not in the record: {error.strerror or error} ({config.events})")
+        why = f"{error.strerror or error} ({config.events})"
+        say(f"this is not in the record: {why}")
+        return why
+    return ""
 
 
 def write(
@@ -48,9 +54,12 @@ def write(
     answer: Mapping[str, Any],
     revision: str | None,
     started: float,
-) -> None:
-    """One event for a verb that changed something or failed; ``started`` is of the monotonic clock."""
-    _append(
+) -> str:
+    """One event for a verb that changed something or failed; ``started`` is of the monotonic clock.
+
+    Returns why it could not be recorded, if so.
+    """
+    return _append(
         config,
         say,
         verb=answer["verb"],
@@ -61,6 +70,7 @@ def write(
         outcome="ok" if answer["ok"] else "failed",
         message=answer["message"],
         seconds=round(time.monotonic() - started, 2),
+        **{key: answer[key] for key in ("hooks", "hook_warnings") if key in answer},
     )
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
+import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from .errors import Refusal
 from .names import GENERATION, Generation
@@ -47,6 +50,41 @@ def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
         errors="replace",
         check=False,
     )
+
+
+# Of what a release's code writes, in bytes of each stream: the end is kept, which says what went wrong.
+OUTPUT_KEPT = 1024 * 1024
+
+
+def _tail(stream: IO[bytes], kept: int) -> str:
+    """Read to the end and keep the last ``kept`` bytes, however much comes."""
+    buffer = bytearray()
+    while chunk := stream.read(64 * 1024):
+        buffer += chunk
+        if len(buffer) > 2 * kept:
+            del buffer[:-kept]
+    return bytes(buffer[-kept:]).decode(errors="replace")
+
+
+def run_bounded(
+    argv: Sequence[str], kept: int = OUTPUT_KEPT, together: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """As `run`, for a program that may write without end; ``together`` puts both streams into ``stdout``, in order."""
+    process = subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if together else subprocess.PIPE,
+        bufsize=0,
+    )
+    errors: list[str] = []
+    reader = threading.Thread(target=lambda: errors.append(_tail(process.stderr, kept) if process.stderr else ""))
+    with process:
+        reader.start()
+        assert process.stdout is not None
+        output = _tail(process.stdout, kept)
+        reader.join()
+    return subprocess.CompletedProcess(list(argv), process.returncode, output, errors[0])
 
 
 @dataclass(frozen=True)
@@ -124,10 +162,49 @@ class Systemd:
         shown = run(["systemctl", "show", "--property=NRestarts", "--value", unit]).stdout.strip()
         return int(shown or 0)
 
+    def control_groups(self, units: Iterable[str]) -> list[str]:
+        """Where the kernel accounts for these units, as paths below /sys/fs/cgroup; those that do not run have none."""
+        shown = run(["systemctl", "show", "--property=ControlGroup", "--value", *units]).stdout
+        return [line for line in shown.splitlines() if line.startswith("/")]
+
     def journal(self, unit: str, lines: int = 20) -> list[str]:
         """The last lines that the unit's own processes wrote, for a person to read."""
         shown = run(["journalctl", f"_SYSTEMD_UNIT={unit}", "--lines", str(lines), "--output", "cat", "--no-pager"])
         return [line for line in shown.stdout.splitlines() if line.strip()][-lines:]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command in a transient unit ended; ``seconds`` include what systemd needed to start and clear it away."""
+
+    code: int
+    output: str
+    seconds: float
+
+
+def confined(
+    unit: str,
+    argv: Sequence[str],
+    properties: Sequence[str],
+    environment: dict[str, str],
+    timeout: int,
+    kept: int = OUTPUT_KEPT,
+    together: bool = False,
+) -> Ended:
+    """Run one command to its end, or for ``timeout`` seconds, in a transient unit with ``properties``.
+
+    Nothing that it started is left when this returns. Of its output the last ``kept`` bytes of each stream are
+    returned, what it wrote to standard error last unless ``together``.
+    """
+    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", f"--unit={unit}"]
+    for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0077"):
+        command += ["--property", item]
+    command += [f"--setenv={name}={value}" for name, value in environment.items()]
+    # A unit of that name may be left of a verb that was killed: it must not go on beside this one.
+    run(["systemctl", "stop", f"{unit}.service"])
+    started = time.monotonic()
+    finished = run_bounded([*command, "--", *argv], kept, together)
+    return Ended(finished.returncode, finished.stdout + finished.stderr, time.monotonic() - started)
 
 
 def sandboxed(
@@ -138,20 +215,13 @@ def sandboxed(
     timeout: int,
     what: str,
 ) -> str:
-    """Run one command to its end in a transient unit with ``properties``; return its output.
+    """Run one command as `confined` does; return its output.
 
     A failure is refused with ``what`` in the sentence and the last 20 lines in ``journal``.
     """
-    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", f"--unit={unit}"]
-    for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0077"):
-        command += ["--property", item]
-    command += [f"--setenv={name}={value}" for name, value in environment.items()]
-    # A unit of that name may be left of a verb that was killed: it must not go on beside this one.
-    run(["systemctl", "stop", f"{unit}.service"])
-    finished = run([*command, "--", *argv])
-    output = finished.stdout + finished.stderr
-    if finished.returncode != 0:
-        lines = [line for line in output.splitlines() if line.strip()]
-        reason = telling(lines) or f"exit status {finished.returncode}, no output"
+    ended = confined(unit, argv, properties, environment, timeout)
+    if ended.code != 0:
+        lines = [line for line in ended.output.splitlines() if line.strip()]
+        reason = telling(lines) or f"exit status {ended.code}, no output"
         raise Refusal(f"{what} failed: {reason}", journal=lines[-20:])
-    return output
+    return ended.output

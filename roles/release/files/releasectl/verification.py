@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import build, smoke
+from . import sandbox, smoke
 from .config import Config
 from .errors import Refusal
 from .health import UnixConnection
@@ -53,7 +53,7 @@ def run_command(config: Config, settings: Settings, generation: Generation, vers
     directory = config.release_dir(release)
     programs = directory / "venv" / "bin"
     environment = {
-        **build.app_environment(config, release),
+        **sandbox.app_environment(config, release),
         "PATH": f"{programs}:/usr/bin:/bin",
         "SLIPWAY_SOCKET": str(config.generation_socket(generation)),
     }
@@ -64,7 +64,7 @@ def run_command(config: Config, settings: Settings, generation: Generation, vers
         sandboxed(
             command_unit(release),
             [_program(config.smoke_command[0], programs), *config.smoke_command[1:]],
-            build.app_sandbox(config, directory, path),
+            sandbox.app(config, directory, path),
             environment,
             config.smoke_command_timeout,
             called,

@@ -1,0 +1,72 @@
+"""What a release's code may do while it serves nobody: properties of transient units; systemd.exec(5) for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .config import Config
+from .systemd import CONFINED
+
+
+def build(config: Config, directory: Path, writable: list[Path], working: Path | None = None) -> list[str]:
+    """As the build user: no settings, no running release and no other build. ``directory`` can be read, of it only
+    ``writable`` be written; ``working`` is where it starts, by default the release's code.
+    """
+    hidden = " ".join(
+        f"-{path}"
+        for path in (config.env.parent, config.private_run, config.run, config.incoming, config.state, config.events)
+    )
+    return [
+        f"User={config.build_user}",
+        f"Group={config.build_user}",
+        f"WorkingDirectory={working or directory / 'src'}",
+        # A build may take what serving leaves over: on two cores it would otherwise slow every request down.
+        "Nice=10",
+        "IOSchedulingClass=idle",
+        "ProtectSystem=strict",
+        f"TemporaryFileSystem={config.releases}:ro",
+        *(() if directory in writable else (f"BindReadOnlyPaths={directory}",)),
+        *(f"BindPaths={path}" for path in writable),
+        f"InaccessiblePaths={hidden}",
+        *CONFINED,
+        "ProtectProc=invisible",
+        "PrivateUsers=yes",
+        "RemoveIPC=yes",
+        "CapabilityBoundingSet=",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        # Not MemoryDenyWriteExecute=, and @resources stays: compilers write code and run it, and make themselves nice.
+        "SystemCallFilter=~@privileged",
+        "SystemCallFilter=@chown",
+        "TasksMax=512",
+        f"MemoryMax={config.build_memory_max}",
+    ]
+
+
+def app(config: Config, directory: Path, environment_file: Path) -> list[str]:
+    """As the app's user with the app's settings, which systemd alone reads from ``environment_file``."""
+    return [
+        f"User={config.app_user}",
+        f"Group={config.app_group}",
+        f"WorkingDirectory={directory / 'src'}",
+        f"EnvironmentFile={environment_file}",
+        "ProtectSystem=strict",
+        *CONFINED,
+        "ProtectProc=invisible",
+        "ProcSubset=pid",
+        "PrivateUsers=yes",
+        "CapabilityBoundingSet=",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        "SystemCallFilter=~@privileged @resources",
+        f"InaccessiblePaths=-{config.private_run} -{config.incoming} -{config.events.parent}",
+    ]
+
+
+def app_environment(config: Config, release: str) -> dict[str, str]:
+    """What a command that runs as the app finds beside the app's settings."""
+    return {
+        "DJANGO_SETTINGS_MODULE": config.settings_module,
+        "RELEASE_ID": release,
+        "STATIC_ROOT": str(config.release_dir(release) / "static"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HOME": "/nonexistent",
+    }
