@@ -26,7 +26,7 @@ extends_documentation_fragment:
 """
 
 SPEAKING = ("releasectl", "edge_check", "release_check", "release_verdict", "audit_plan", "audit_report", "maintenance")
-PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch", "maintenance")
+PLAYBOOKS = ("deploy", "rollback", "migrate", "audit_host", "patch", "maintenance")
 
 
 class CallbackModule(Default):

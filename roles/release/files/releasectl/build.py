@@ -13,11 +13,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import artifact
+from . import artifact, migrations
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
 from .files import remove_tree, sync_directory, temporary_name, write_json
+from .migrate import MARK, described, inside
 from .systemd import CONFINED, run, sandboxed
 
 # What Django's ManifestStaticFilesStorage writes: name.<12 hexadecimal digits>.suffix
@@ -97,10 +98,11 @@ def prepare(config: Config, release: str, name: str, sha256: str, actor: str, sa
         say("building the virtual environment")
         _build_environment(config, directory, release)
         say("collecting static files")
-        _collect_static(config, directory, release)
+        known = _collect_static(config, directory, release)
         size = _make_root_owned(directory)
         say("publishing hashed static files")
         publish_static(config, directory)
+        migrations.keep(directory, known)
         record = Release(release, sha256, timestamp(), actor, entries, size, _revision(directory))
         write_json(directory / RECORD, asdict(record), 0o644)
         sync_directory(config.releases)
@@ -201,7 +203,8 @@ def _build_environment(config: Config, directory: Path, release: str) -> None:
     )
 
 
-def _collect_static(config: Config, directory: Path, release: str) -> None:
+def _collect_static(config: Config, directory: Path, release: str) -> tuple[migrations.Record, ...] | None:
+    """Collect the static files and, by the same start of Django, learn what each of the migrations does."""
     static = directory / "static"
     _own(config, static)
     environment = {
@@ -214,14 +217,18 @@ def _collect_static(config: Config, directory: Path, release: str) -> None:
         **config.build_settings,
     }
     python = str(directory / "venv" / "bin" / "python")
+    words = {"mode": "describe", "manage": ["collectstatic", "--noinput", "--verbosity", "0"]}
+    said: list[str] = []
     sandboxed(
         f"releasectl-static-{release}",
-        [python, "manage.py", "collectstatic", "--noinput", "--verbosity", "0"],
+        [python, inside(config), json.dumps(words)],
         [*_sandbox(config, directory, [static]), "PrivateNetwork=yes"],
         environment,
         config.build_timeout,
         "Collecting static files",
+        lambda line: said.append(line) if line.startswith(MARK) else None,
     )
+    return described(said)
 
 
 def _make_root_owned(directory: Path) -> int:
@@ -314,37 +321,3 @@ def prune_static(config: Config, keep: list[str], older_than: float) -> int:
             os.unlink(path)
             removed += 1
     return removed
-
-
-def migrate(config: Config, release: str, environment_file: Path) -> list[str]:
-    """Apply the release's migrations with the app's own settings; return the names of those applied."""
-    directory = config.release_dir(release)
-    output = sandboxed(
-        f"releasectl-migrate-{release}",
-        [str(directory / "venv" / "bin" / "python"), "manage.py", "migrate", "--noinput", "--no-color"],
-        [
-            f"User={config.app_user}",
-            f"Group={config.app_group}",
-            f"WorkingDirectory={directory / 'src'}",
-            f"EnvironmentFile={environment_file}",
-            "ProtectSystem=strict",
-            *CONFINED,
-            "ProtectProc=invisible",
-            "ProcSubset=pid",
-            "PrivateUsers=yes",
-            "CapabilityBoundingSet=",
-            "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
-            "SystemCallFilter=~@privileged @resources",
-            f"InaccessiblePaths=-{config.private_run} -{config.incoming} -{config.events.parent}",
-        ],
-        {
-            "DJANGO_SETTINGS_MODULE": config.settings_module,
-            "RELEASE_ID": release,
-            "STATIC_ROOT": str(directory / "static"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "HOME": "/nonexistent",
-        },
-        config.migrate_timeout,
-        f"Migrating with {release}",
-    )
-    return re.findall(r"^\s*Applying (\S+?)\.\.\. OK$", output, re.MULTILINE)

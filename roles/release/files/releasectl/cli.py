@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from . import build, names, status
+from . import build, crossing, names, status
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -19,6 +19,9 @@ from .events import Events, timestamp
 from .job import Job, who
 from .lifecycle import Lifecycle
 from .lock import Locks
+from .maintenance import Site
+from .migrate import Migration
+from .migrate import arguments as migrate_arguments
 from .systemd import Systemd
 
 PROGRAM = ["/usr/bin/python3", "-I", "/usr/local/libexec/slipway/hostctl", "job"]
@@ -86,11 +89,20 @@ def parser() -> Parser:
         "--artifact", type=names.artifact_name, required=True, help="file name inside the incoming directory"
     )
     prepare.add_argument("--sha256", type=names.sha256, required=True, help="digest of the artifact")
-    ident(verb("migrate", "apply a prepared release's database migrations"), True, "a prepared release")
+    migrate = verb("migrate", "apply a release's database migrations, unless they break the one that runs")
+    ident(migrate, False, "a prepared release (default: the live one)")
+    migrate_arguments(migrate)
     activate = verb("activate", "make a prepared release live once it is healthy")
     ident(activate, True, "a prepared release")
     activate.add_argument("--discard-on-failure", action="store_true", help="remove the release when it is refused")
-    ident(verb("rollback", "go back to the release that was live before"), False, "another release than the last one")
+    rollback = verb("rollback", "go back to the release that was live before")
+    ident(rollback, False, "another release than the last one")
+    rollback.add_argument(
+        "--accept-schema", action="store_true", help="across migrations that the older release does not work with, too"
+    )
+    maintenance = verb("maintenance", "close this edge for maintenance, or open it again")
+    maintenance.add_argument("--state", choices=("on", "off"), required=True)
+    maintenance.add_argument("--because", type=_text, default="maintenance", help="why, shown by 'status'")
     restart = verb("restart", "start the live release anew with the settings in force, without losing a request")
     restart.add_argument(
         "--if-settings-changed", action="store_true", help="only when it runs with other settings or unit files"
@@ -101,7 +113,9 @@ def parser() -> Parser:
     verb("reconcile", "make everything agree with the link 'current'")
     prune = verb("prune", "remove old releases, never the live or the previous one")
     prune.add_argument("--keep", type=_number(1, 1000), help="how many to keep (default: keep)")
-    ident(verb("discard", "remove a release that never was live"), True, "a prepared release")
+    discard = verb("discard", "remove a release that never was live")
+    ident(discard, True, "a prepared release")
+    discard.add_argument("--applied", type=names.migrations, help="its migrations that were applied, for the record")
     return top
 
 
@@ -115,6 +129,7 @@ class Verbs:
         self.actor = str(asked["actor"])
         self.lifecycle = Lifecycle(config, Systemd(), say)
         self.door = Door(config, self.lifecycle.systemd)
+        self.site = Site(config)
 
     def run(self) -> Answer:
         """Reconcile, run the verb, and return its part of the answer."""
@@ -125,12 +140,28 @@ class Verbs:
         for litter in build.sweep(self.config):
             self.say(f"removed {litter}, a release that was never finished")
         if verb == "reconcile":
+            done += self._open_left_behind()
             return {"changed": bool(done), "done": done, "message": "; ".join(done) or "Everything agrees."}
         handler: Callable[[], Answer] = getattr(self, f"do_{verb}")
         answer = handler()
         if self.lifecycle.live_release() is not None:
             self.door.ensure()
+        if verb in ("rollback", "activate"):
+            answer["message"] = " ".join([answer["message"], *(f"{line}." for line in self._open_left_behind())])
         return answer
+
+    def _open_left_behind(self) -> list[str]:
+        """No lease is held where none was named: a deploy that closed the site is dead by now."""
+        if self.asked.get("token") or not self.site.end_of_deploy(self.actor):
+            return []
+        return ["the site, which a deploy that died had closed, was opened"]
+
+    def do_maintenance(self) -> Answer:
+        if self.asked["state"] == "on":
+            changed = self.site.close(self.actor, self.asked["because"], deploy=bool(self.asked.get("token")))
+            return {"changed": changed, "message": "The site is closed." if changed else "The site was closed already."}
+        changed = self.site.open(self.actor, self.asked["because"])
+        return {"changed": changed, "message": "The site is open again." if changed else "The site is open."}
 
     def do_drain(self) -> Answer:
         self.say("refusing new requests, and waiting for those in hand")
@@ -160,22 +191,22 @@ class Verbs:
         return {"changed": True, "message": f"{release} is prepared."}
 
     def do_migrate(self) -> Answer:
-        release = self.asked["id"]
-        if build.read(self.config.release_dir(release)) is None:
-            raise Refusal(f"{release} is not prepared on this host, nothing was migrated.")
+        live = self.lifecycle.live_release()
+        release = self.asked["id"] or live
+        if release is None or build.read(self.config.release_dir(release)) is None:
+            raise Refusal(f"{release or 'No release'} is not prepared on this host, nothing was migrated.")
         settings = self.lifecycle.settings
         name = f"migrate-{release}"
         path = settings.write_environment(name, settings.current())
         try:
-            applied = build.migrate(self.config, release, path)
+            return Migration(self.config, release, live, self.say).run(self.asked, path)
         finally:
             path.unlink(missing_ok=True)
-        text = f"{len(applied)} migrations applied: {', '.join(applied)}." if applied else "No migrations to apply."
-        return {"changed": bool(applied), "applied": applied, "message": text}
 
     def do_activate(self) -> Answer:
         release = self.asked["id"]
         before = self.lifecycle.live_release()
+        crossing.record(self.config, release)
         try:
             live = self.lifecycle.activate(release, self.actor)
         except Refusal as refusal:
@@ -197,13 +228,15 @@ class Verbs:
     def do_rollback(self) -> Answer:
         before = self.lifecycle.live_release()
         target = self.lifecycle.rollback_target(self.asked["id"])
+        said, breaking = crossing.check(self.config, str(before), target, self.asked["accept_schema"])
         live = self.lifecycle.switch("rollback", target, None, self.actor)
         return {
             "changed": True,
             "release": target,
             "generation": str(live.generation),
             "previous": before,
-            "message": f"Rolled back from {before} to {target}; migrations are not undone.",
+            "breaking": breaking,
+            "message": f"Rolled back from {before} to {target}; {said}",
         }
 
     def do_restart(self) -> Answer:
@@ -225,6 +258,8 @@ class Verbs:
         return {"changed": bool(removed or files), "removed": removed, "message": text}
 
     def do_discard(self) -> Answer:
+        if self.asked["applied"]:
+            crossing.record(self.config, self.asked["id"], self.asked["applied"])
         removed = self.lifecycle.discard(self.asked["id"], f"discarded by {self.actor}")
         text = f"{self.asked['id']} was removed." if removed else f"There is no release {self.asked['id']}."
         return {"changed": removed, "message": text}
@@ -264,6 +299,7 @@ def execute(config: Config, asked: Answer, say: Callable[[str], None], wait: flo
             outcome="ok" if answer["ok"] else "failed",
             message=answer["message"],
             seconds=round(time.monotonic() - started, 2),
+            **{key: answer[key] for key in ("plan", "findings", "applied", "breaking") if answer.get(key)},
         )
     return answer
 
@@ -291,11 +327,14 @@ def _lease(config: Config, locks: Locks, asked: Answer) -> Answer:
     with locks.verb(verb, actor):
         if verb == "unlock":
             gave = locks.release(asked["token"], asked["force"])
+            opened = Site(config).end_of_deploy(actor)
+            text = "The lease was given back." if gave else "There was no lease."
             return {
                 "ok": True,
                 "verb": verb,
-                "changed": gave,
-                "message": "The lease was given back." if gave else "There was no lease.",
+                "changed": gave or opened,
+                "opened": opened,
+                "message": text + (" The site is open again." if opened else ""),
             }
         lease = locks.take(actor, asked["purpose"], asked["seconds"] or config.lease_seconds)
         return {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+
 from . import build
 from .door import Door
 from .errors import Refusal
 from .events import timestamp
 from .lifecycle import Lifecycle
 from .lock import Locks
+from .maintenance import Site
 from .systemd import unit_name
 
 
@@ -34,6 +37,13 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
     if state.intent is not None:
         drift.append(f"an unfinished {state.intent.verb} of {state.intent.release}")
     lease = locks.read_lease()
+    site = Site(config)
+    closed = site.record()
+    if site.of_a_deploy() and (lease is None or lease.expires < time.time()):
+        drift.append(
+            f"the site is closed by a deploy that is gone ({closed and closed.get('because')}): a deploy, a rollback,"
+            " 'releasectl reconcile' or 'releasectl maintenance --state=off' opens it"
+        )
     door = Door(config, lifecycle.systemd)
     drained = door.drained()
     return {
@@ -65,6 +75,7 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         "lease": lease.public() if lease else None,
         "door": door.state(),
         "drained": drained.public() if drained else None,
+        "closed": closed,
         "drift": drift,
     }  # fmt: skip
 
@@ -105,6 +116,9 @@ def as_text(answer: dict[str, object]) -> str:
     drained = answer["drained"]
     if isinstance(drained, dict):
         lines.append(f"drained   {drained['by']}: {drained['because']} since {drained['since']} (releasectl undrain)")
+    closed = answer["closed"]
+    if isinstance(closed, dict):
+        lines.append(f"closed    {closed.get('by')}: {closed.get('because')} since {closed.get('at')}")
     drift = answer["drift"]
     if isinstance(drift, list):
         lines += [f"drift     {line}" for line in drift]

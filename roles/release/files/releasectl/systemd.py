@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from .errors import Refusal
+from .errors import CommandFailed
 from .names import GENERATION, Generation
 
 # Everything that is started per generation, in the order in which `status` shows it.
@@ -65,6 +66,10 @@ class Unit:
     def running(self) -> bool:
         return self.active in RUNNING
 
+
+LINES = 2000  # of a command's output that are kept
+LINE = 8 << 20  # characters of a line that are read at once
+SHOWN = 2000  # and that are kept
 
 # The last line of a Python traceback, and what programs write before the reason.
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|ImproperlyConfigured)\b")
@@ -137,10 +142,12 @@ def sandboxed(
     environment: dict[str, str],
     timeout: int,
     what: str,
+    heard: Callable[[str], None] = lambda _line: None,
 ) -> str:
-    """Run one command to its end in a transient unit with ``properties``; return its output.
+    """Run one command to its end in a transient unit with ``properties``; return the last lines of its output.
 
-    A failure is refused with ``what`` in the sentence and the last 20 lines in ``journal``.
+    ``heard`` is given each line as it comes. A failure is refused with ``what`` in the sentence and the last 20 lines
+    in ``journal``.
     """
     command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", f"--unit={unit}"]
     for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0077"):
@@ -148,10 +155,21 @@ def sandboxed(
     command += [f"--setenv={name}={value}" for name, value in environment.items()]
     # A unit of that name may be left of a verb that was killed: it must not go on beside this one.
     run(["systemctl", "stop", f"{unit}.service"])
-    finished = run([*command, "--", *argv])
-    output = finished.stdout + finished.stderr
-    if finished.returncode != 0:
-        lines = [line for line in output.splitlines() if line.strip()]
-        reason = telling(lines) or f"exit status {finished.returncode}, no output"
-        raise Refusal(f"{what} failed: {reason}", journal=lines[-20:])
-    return output
+    lines: deque[str] = deque(maxlen=LINES)
+    with subprocess.Popen(
+        [*command, "--", *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        while line := process.stdout.readline(LINE):
+            lines.append(line.rstrip("\n")[:SHOWN])
+            heard(line)
+    if process.returncode != 0:
+        said = [line for line in lines if line.strip()]
+        reason = telling(said) or f"exit status {process.returncode}, no output"
+        raise CommandFailed(f"{what} failed: {reason}", journal=said[-20:])
+    return "\n".join(lines)
