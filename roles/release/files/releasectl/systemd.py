@@ -69,7 +69,7 @@ class Unit:
 
 LINES = 2000  # of a command's output that are kept
 LINE = 8 << 20  # characters of a line that are read at once
-SHOWN = 2000  # and that are kept
+SHOWN = 20_000  # and that are kept
 
 # The last line of a Python traceback, and what programs write before the reason.
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|ImproperlyConfigured)\b")
