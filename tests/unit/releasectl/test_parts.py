@@ -315,9 +315,7 @@ def test_what_runs_in_a_unit_is_heard_as_it_speaks(unit):
 
 def test_a_unit_that_fails_is_told_with_its_last_lines_and_fills_no_memory(unit):
     with pytest.raises(CommandFailed, match="Trying failed: ValueError: no") as refusal:
-        unit(
-            "head -c 30000000 /dev/zero | tr '\\0' x; for n in 1 2 3; do echo; echo $n; done; echo ValueError: no; exit 3"
-        )
+        unit("head -c 30000000 /dev/zero | tr '\\0' x; printf '\\n\\n%s' 1 2 3; echo; echo ValueError: no; exit 3")
     assert refusal.value.details["journal"][-3:] == ["2", "3", "ValueError: no"]
     assert max(map(len, refusal.value.details["journal"])) <= 20_000
 
