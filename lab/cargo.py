@@ -10,6 +10,8 @@ source gives the same commit and the same bytes: asking twice changes nothing.
   migration-<n>      like good-<n>, and a migration adds a column
   bad-migration      its migration fails
   hooked-<n>         like good-<n>, and lab/hook is its hook at every point
+  half-migration     the first of its two migrations adds a column, the second fails
+  rename-<n>         like good-<n>, and renames the column that the first of half-migration adds
   bad                /readyz answers 500: the release is refused by its health gate
   crash              the process ends with an import error when it starts
   hang               /readyz never answers
@@ -70,6 +72,26 @@ class Migration(migrations.Migration):
 
     operations = [migrations.RunSQL("SELECT 1 / 0")]
 '''
+PEN = '''"""Some wrote under another name."""
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("bookshop", "0002_first_books")]
+
+    operations = [migrations.AddField("author", "pen", models.CharField(max_length=200, null=True, blank=True))]
+'''
+PEN_NAME = '''"""Pen was too short a name."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("bookshop", "0003_pen")]
+
+    operations = [migrations.RenameField("author", "pen", "pen_name")]
+'''
 
 
 def replace(path: Path, old: str, new: str) -> None:
@@ -110,6 +132,20 @@ def bad_migration(app: Path, _number: str) -> None:
     (app / "bookshop" / "migrations" / "0003_fails.py").write_text(FAILING)
 
 
+def half_migration(app: Path, _number: str) -> None:
+    (app / "bookshop" / "migrations" / "0003_pen.py").write_text(PEN)
+    (app / "bookshop" / "migrations" / "0004_fails.py").write_text(FAILING.replace("0002_first_books", "0003_pen"))
+
+
+def rename(app: Path, number: str) -> None:
+    good(app, number)
+    name = "    name = models.CharField(max_length=200, unique=True)\n"
+    column = "    pen_name = models.CharField(max_length=200, null=True, blank=True)\n"
+    replace(app / "bookshop" / "models.py", name, name + column)
+    (app / "bookshop" / "migrations" / "0003_pen.py").write_text(PEN)
+    (app / "bookshop" / "migrations" / "0004_pen_name.py").write_text(PEN_NAME)
+
+
 def bad(app: Path, _number: str) -> None:
     replace(app / "bookshop" / "health.py", "status=200 if good else 503", "status=500")
 
@@ -145,13 +181,15 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "migration": (BOOKSHOP, migration),
     "bad-migration": (BOOKSHOP, bad_migration),
     "hooked": (BOOKSHOP, hooked),
+    "half-migration": (BOOKSHOP, half_migration),
+    "rename": (BOOKSHOP, rename),
     "bad": (BOOKSHOP, bad),
     "crash": (BOOKSHOP, crash),
     "hang": (BOOKSHOP, hang),
     "sour": (BOOKSHOP, sour),
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
-NUMBERED = ("good", "migration", "hooked", "featherweight")
+NUMBERED = ("good", "migration", "rename", "hooked", "featherweight")
 
 
 def parse(name: str) -> tuple[str, str]:

@@ -84,6 +84,11 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
     if back:
         targets = sorted(set(went_back.values()))
         after = f"{', '.join(back)} went back to {' and '.join(targets)}."
+        breaking = sorted({str(m) for name in back for m in (hosts[name].get("undone") or {}).get("breaking") or []})
+        if breaking:
+            after += (
+                f" It may not work with what was migrated meanwhile, {', '.join(breaking)}: see docs/ops/restore.md."
+            )
     if stuck:
         causes = {_sentence((hosts[name].get("undone") or {}).get("msg", "it was not reached")) for name in stuck}
         after = f"{', '.join(stuck)} could not go back: {' '.join(sorted(causes))}"

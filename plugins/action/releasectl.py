@@ -15,7 +15,19 @@ from ansible.plugins.action import ActionBase
 PROGRAM = ["sudo", "-n", "/usr/local/sbin/releasectl"]
 LOOKING = ("status", "history")
 # Verbs that may be asked again after a cut connection: the same words attach to what still runs, and find what is done.
-REPEATABLE = ("status", "history", "prepare", "migrate", "activate", "discard", "prune", "unlock", "drain", "undrain")
+REPEATABLE = (
+    "status",
+    "history",
+    "prepare",
+    "migrate",
+    "activate",
+    "discard",
+    "prune",
+    "unlock",
+    "drain",
+    "undrain",
+    "maintenance",
+)
 PATIENCE = 120  # seconds in which a lost host may come back
 PAUSE = 3
 JOURNAL_LINES = 20
@@ -85,9 +97,11 @@ class ActionModule(ActionBase):
         verb = self._task.args.get("verb")
         if not isinstance(verb, str) or not verb:
             raise AnsibleActionFail("releasectl needs a verb, for example 'verb: status'.")
-        if self._task.check_mode and verb not in LOOKING:
+        options = dict(self._task.args.get("options") or {})
+        looking = verb in LOOKING or (verb == "migrate" and options.get("plan") is True)
+        if self._task.check_mode and not looking:
             return {"skipped": True, "changed": False, "msg": f"releasectl {verb} is not run in check mode."}
-        result = self._patiently(verb, dict(self._task.args.get("options") or {}))
+        result = self._patiently(verb, options)
         refused = self._task.args.get("refuse_live")
         live = (result.get("live") or {}).get("release")
         if verb == "status" and not result.get("failed"):

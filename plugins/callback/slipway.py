@@ -44,7 +44,7 @@ SPEAKING = (
     "maintenance",
     "release_status",
 )
-PLAYBOOKS = ("deploy", "rollback", "audit_host", "patch", "maintenance", "status")
+PLAYBOOKS = ("deploy", "rollback", "migrate", "audit_host", "patch", "maintenance", "status")
 
 
 class Mute:

@@ -53,7 +53,9 @@ def test_roles_are_small(role: str) -> None:
     for path in sorted((ROOT / "roles" / role / "tasks").glob("*.yml")):
         lines = len(path.read_text().splitlines())
         assert lines <= TASK_FILE_LINES, f"{name_of(path)} has {lines} lines: split it by topic"
-        count += sum(1 for task in sources.tasks(sources.load(path)) if "block" not in task)
+        # A block and the name of a phase are headings; what is under them is counted.
+        headings = {"block", "ansible.builtin.import_tasks"}
+        count += sum(1 for task in sources.tasks(sources.load(path)) if not headings & set(task))
     assert 0 < count <= ROLE_TASKS, f"{role} has {count} tasks"
 
 

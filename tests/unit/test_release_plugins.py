@@ -287,6 +287,14 @@ def test_a_host_that_could_not_go_back_is_named():
     assert end["closing"].endswith("Outcome: a could not go back: no.")
 
 
+def test_one_that_went_back_across_a_migration_that_breaks_it_says_so():
+    undone = {"release": "old", "changed": True, "breaking": ["shop.0004_code"]}
+    end = verdict.close({"a": host(activated=OK, trouble={"msg": "x"}, undone=undone)}, "new")
+    assert end["closing"].endswith(
+        "a went back to old. It may not work with what was migrated meanwhile, shop.0004_code: see docs/ops/restore.md."
+    )
+
+
 def test_a_host_that_nobody_reached_is_a_failure():
     end = verdict.judge({"a": host(activated=OK), "b": {"status": None}})
     assert (end["troubled"], end["undo"]) == (True, ["a"])

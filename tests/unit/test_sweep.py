@@ -22,5 +22,5 @@ def test_a_build_that_outlived_its_verb_is_stopped_first(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(build, "run", run)
     assert build.sweep(config) == ["half"]
-    assert calls == [["systemctl", "stop", "releasectl-build-half.service", "releasectl-static-half.service"]]
+    assert ["systemctl", "stop", "releasectl-build-half.service", "releasectl-static-half.service"] in calls
     assert not (config.releases / "half").exists()

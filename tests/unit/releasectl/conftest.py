@@ -1,6 +1,8 @@
 """A host in a temporary directory: real files, a service manager that only remembers."""
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from releasectl.errors import Refusal
 from releasectl.lifecycle import Lifecycle
 from releasectl.names import Generation
 from releasectl.systemd import Unit
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class FakeSystemd:
@@ -112,3 +116,19 @@ def make_release(config: Config, release: str, number: int = 0) -> None:
         "entries": 1, "bytes": 1, "revision": None,
     }  # fmt: skip
     (directory / "release.json").write_text(json.dumps(record))
+
+
+@pytest.fixture(scope="session")
+def django(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Python with what the bookshop is released with, as a release's own is made."""
+    # bin/setup keeps a uv of its own where the machine has none that works.
+    own = ROOT / ".cache/uv/bin/uv"
+    uv = str(own) if own.exists() else shutil.which("uv")
+    assert uv, "run bin/setup first"
+    venv = tmp_path_factory.mktemp("django") / "venv"
+    python = str(venv / "bin" / "python")
+    lock = str(ROOT / "examples/bookshop/requirements.lock")
+    subprocess.run([uv, "venv", "--quiet", "--no-config", "--python", "3.11", str(venv)], check=True)
+    install = [uv, "pip", "sync", "--quiet", "--no-config", "--require-hashes"]
+    subprocess.run([*install, "--python", python, lock], check=True)
+    return python

@@ -196,7 +196,8 @@ def short(config, host, kernel, monkeypatch) -> Config:  # type: ignore[no-untyp
 def test_too_little_memory_is_told_before_anything_is_started(short, host, systemd, verb) -> None:  # type: ignore[no-untyped-def]
     asked = {
         "verb": verb, "actor": "me", "id": "new" if verb == "prepare" else "c", "artifact": "x", "sha256": "0" * 64,
-        "discard_on_failure": False, "watch": None, "if_settings_changed": False,
+        "discard_on_failure": False, "watch": None, "accept_schema": False, "applied": None,
+        "if_settings_changed": False,
     }  # fmt: skip
     before = list(systemd.calls)
     answer = cli.execute(short, asked, print)
@@ -210,7 +211,7 @@ def test_too_little_memory_is_told_before_anything_is_started(short, host, syste
 
 def test_a_rollback_is_tried_all_the_same(short, host) -> None:  # type: ignore[no-untyped-def]
     said: list[str] = []
-    answer = cli.execute(short, {"verb": "rollback", "actor": "me", "id": None}, said.append)
+    answer = cli.execute(short, {"verb": "rollback", "actor": "me", "id": None, "accept_schema": False}, said.append)
     assert answer["ok"], answer
     assert host.live_release() == "a"
     assert any(line.startswith("trying all the same: starting") for line in said)
@@ -364,7 +365,8 @@ def test_a_full_disk_is_one_sentence_in_every_verb(config, host, systemd, monkey
         monkeypatch.setattr(place, full)
     asked = {
         "verb": verb, "actor": "me", "id": None if verb == "rollback" else "c", "keep": 1, "if_settings_changed": False,
-        "discard_on_failure": False, "watch": None,
+        "plan": False, "app": None, "migration": None, "maintenance": "never", "serving": False,
+        "discard_on_failure": False, "watch": None, "accept_schema": False, "applied": None,
     }  # fmt: skip
     answer = cli.execute(config, asked, print)
     assert not answer["ok"]
@@ -389,7 +391,17 @@ def test_what_was_done_is_told_as_done_when_it_cannot_be_recorded(config, host, 
     monkeypatch.setattr(cli, "Systemd", lambda: systemd)
     monkeypatch.setattr(Events, "append", full)
     answer = cli.execute(
-        config, {"verb": "activate", "actor": "me", "id": "a", "watch": None, "discard_on_failure": False}, print
+        config,
+        {
+            "verb": "activate",
+            "actor": "me",
+            "id": "a",
+            "watch": None,
+            "accept_schema": False,
+            "applied": None,
+            "discard_on_failure": False,
+        },
+        print,
     )
     assert answer["ok"]
     assert sentence(answer).startswith("a is live, the first release. It could not be recorded")
@@ -405,6 +417,8 @@ def test_a_lease_that_cannot_be_noted_begins_nothing_and_ends_nothing(config, ho
         "actor": "me",
         "id": "a",
         "watch": None,
+        "accept_schema": False,
+        "applied": None,
         "discard_on_failure": False,
         "token": lease.token,
     }

@@ -352,11 +352,13 @@ def test_a_rollback_is_not_held_up_by_a_hook(host, make, unhealthy) -> None:  # 
 
 
 def test_they_are_in_the_answer_and_in_the_record_also_when_nothing_changed(config, host, units, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.setattr(build, "migrate", lambda *_words: [])
+    nothing = {"changed": False, "message": "No migrations to apply."}
+    monkeypatch.setattr(cli.Migration, "run", lambda *_words: dict(nothing))
+    monkeypatch.setattr(cli.Migration, "held_back", lambda *_words: None)
     monkeypatch.setattr(cli, "Systemd", lambda: host.systemd)
     put(config.release_dir("a"), "after_migrate", "echo 12 books indexed")
     put(config.release_dir("a"), "after_activate", "echo cache away; exit 2")
-    migrated = cli.execute(config, {"verb": "migrate", "actor": "me", "id": "a"}, print)
+    migrated = cli.execute(config, {"verb": "migrate", "actor": "me", "id": "a", "plan": False, "app": None}, print)
     assert (migrated["ok"], migrated["changed"]) == (True, False)
     asked = {"verb": "activate", "actor": "me", "id": "a", "watch": None, "discard_on_failure": False}
     activated = cli.execute(config, asked, print)

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from releasectl import build, cli, drain, health, names
-from releasectl.errors import Locked, Refusal, UsageError
+from releasectl.errors import CommandFailed, Locked, Refusal, UsageError
 from releasectl.events import Events
 from releasectl.lock import Locks
 from releasectl.settings import Settings, environment_file, read_envdir
 from releasectl.state import State, Store
-from releasectl.systemd import telling
+from releasectl.systemd import sandboxed, telling
 
 
 @pytest.mark.parametrize(
@@ -288,6 +288,36 @@ def test_a_broken_state_file_is_refused_by_name(tmp_path):
         store.path.write_text(content)
         with pytest.raises(Refusal, match=r"state\.json"):
             store.read()
+
+
+@pytest.fixture
+def unit(monkeypatch, tmp_path):
+    """A unit that is no unit: the program behind ``--`` is run as it is."""
+    runner = tmp_path / "systemd-run"
+    runner.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
+    runner.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("releasectl.systemd.run", lambda _argv: None)
+
+    def run(script: str, heard=lambda _line: None) -> str:
+        return sandboxed("x", ["/bin/sh", "-c", script], [], {}, 5, "Trying", heard)
+
+    return run
+
+
+def test_what_runs_in_a_unit_is_heard_as_it_speaks(unit):
+    begun, heard = time.monotonic(), []
+    output = unit("echo one; sleep 0.5; echo two >&2", lambda line: heard.append((line, time.monotonic() - begun)))
+    assert output == "one\ntwo"
+    assert [line for line, _ in heard] == ["one\n", "two\n"]
+    assert heard[1][1] - heard[0][1] > 0.3
+
+
+def test_a_unit_that_fails_is_told_with_its_last_lines_and_fills_no_memory(unit):
+    with pytest.raises(CommandFailed, match="Trying failed: ValueError: no") as refusal:
+        unit("head -c 30000000 /dev/zero | tr '\\0' x; printf '\\n\\n%s' 1 2 3; echo; echo ValueError: no; exit 3")
+    assert refusal.value.details["journal"][-3:] == ["2", "3", "ValueError: no"]
+    assert max(map(len, refusal.value.details["journal"])) <= 20_000
 
 
 @pytest.mark.parametrize(

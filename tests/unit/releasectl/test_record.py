@@ -40,6 +40,8 @@ def run(host: Lifecycle, config: Config, systemd: FakeSystemd, monkeypatch: pyte
             "actor": "deployer (ada)",
             "discard_on_failure": False,
             "watch": None,
+            "accept_schema": False,
+            "applied": None,
             **more,
         }
         return cli.execute(config, asked, lambda _line: None)
@@ -136,7 +138,7 @@ def test_a_record_that_takes_nothing_stops_no_rollback(run, boot, config):  # ty
         path.unlink()
     config.events.rmdir()
     said: list[str] = []
-    asked = {"verb": "rollback", "id": None, "actor": "ada"}
+    asked = {"verb": "rollback", "id": None, "actor": "ada", "accept_schema": False}
     assert cli.execute(config, asked, said.append)["ok"]
     assert any("not in the record" in line for line in said)
     boot()
@@ -199,7 +201,7 @@ def test_a_line_that_is_no_event_hides_none(config: Config) -> None:
 
 def test_status_tells_of_disks_processes_and_maintenance(host: Lifecycle, config: Config, tmp_path: Path) -> None:
     closed = tmp_path / "maintenance.json"
-    host.config = dataclasses.replace(config, maintenance_file=closed)
+    host.config = dataclasses.replace(config, edge=True, maintenance_file=closed)
     report = status.report(host, Locks(config.private_run, config.state))
     assert report["processes"] == ["gunicorn", "celery-worker", "celery-beat"]
     assert report["maintenance"] is None
@@ -214,4 +216,6 @@ def test_status_tells_of_disks_processes_and_maintenance(host: Lifecycle, config
     assert "GiB free for" in text
     # As somebody may make it by hand.
     closed.write_text("")
-    assert status.maintenance(host.config) == {"by": "unknown", "at": "unknown", "because": "unknown"}
+    by_hand = status.report(host, Locks(config.private_run, config.state))["maintenance"]
+    assert isinstance(by_hand, dict)
+    assert (by_hand["by"], by_hand["because"]) == ("somebody by hand", "it does not say why")

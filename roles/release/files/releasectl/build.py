@@ -14,12 +14,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from . import artifact, budget, sandbox
+from . import artifact, budget, migrations, sandbox
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
 from .files import remove_tree, sync_directory, temporary_name, write_json
 from .hooks import Hooks, hook_unit
+from .migrate import MARK, described, inside
 from .systemd import run, sandboxed
 
 # What Django's ManifestStaticFilesStorage writes: name.<12 hexadecimal digits>.suffix
@@ -115,10 +116,13 @@ def prepare(
             budget.require_disk(config, release, 0, max(size, expected), files)
 
         entries = artifact.unpack(archive, directory / "src", limits, room)
-        size, disk, count = _make(config, directory, release, say, mine)
+        made = _make(config, directory, release, say, mine)
         say("publishing hashed static files")
         publish_static(config, directory)
-        record = Release(release, sha256, timestamp(), actor, entries, size, _revision(directory), disk, count)
+        migrations.keep(directory, made.migrations)
+        record = Release(
+            release, sha256, timestamp(), actor, entries, made.bytes, _revision(directory), made.disk, made.entries
+        )
         write_json(directory / RECORD, asdict(record), 0o644)
         sync_directory(config.releases)
         return record
@@ -136,21 +140,29 @@ def prepare(
         archive.unlink(missing_ok=True)
 
 
-def _make(
-    config: Config, directory: Path, release: str, say: Callable[[str], None], mine: Hooks
-) -> tuple[int, int, int]:
-    """From code to a release that is root's; return what `_make_root_owned` measured."""
+@dataclass(frozen=True)
+class Made:
+    """What was made of the code: its migrations as the lint sees them, and what it is on the disk."""
+
+    migrations: tuple[migrations.Record, ...] | None
+    bytes: int
+    disk: int
+    entries: int
+
+
+def _make(config: Config, directory: Path, release: str, say: Callable[[str], None], mine: Hooks) -> Made:
+    """From code to a release that is root's."""
     mine.check()
     _build_hook(config, mine, "before_build", [config.build_cache], network=True)
     say("building the virtual environment")
     _build_environment(config, directory, release)
     say("collecting static files")
-    _collect_static(config, directory, release)
+    known = _collect_static(config, directory, release)
     _build_hook(config, mine, "after_build", [directory / "static"], network=False)
     measured = _make_root_owned(directory)
     # Those that run later are as the build left them.
     mine.check()
-    return measured
+    return Made(known, *measured)
 
 
 def _build_hook(config: Config, mine: Hooks, point: str, writable: list[Path], network: bool) -> None:
@@ -208,7 +220,8 @@ def _build_environment(config: Config, directory: Path, release: str) -> None:
     )
 
 
-def _collect_static(config: Config, directory: Path, release: str) -> None:
+def _collect_static(config: Config, directory: Path, release: str) -> tuple[migrations.Record, ...] | None:
+    """Collect the static files and, by the same start of Django, learn what each of the migrations does."""
     static = directory / "static"
     _own(config, static)
     environment = {
@@ -221,14 +234,18 @@ def _collect_static(config: Config, directory: Path, release: str) -> None:
         **config.build_settings,
     }
     python = str(directory / "venv" / "bin" / "python")
+    words = {"mode": "describe", "manage": ["collectstatic", "--noinput", "--verbosity", "0"]}
+    said: list[str] = []
     sandboxed(
         f"releasectl-static-{release}",
-        [python, "manage.py", "collectstatic", "--noinput", "--verbosity", "0"],
+        [python, inside(config), json.dumps(words)],
         [*sandbox.build(config, directory, [static]), "PrivateNetwork=yes"],
         environment,
         config.build_timeout,
         "Collecting static files",
+        lambda line: said.append(line) if line.startswith(MARK) else None,
     )
+    return described(said)
 
 
 def _make_root_owned(directory: Path) -> tuple[int, int, int]:
@@ -325,17 +342,3 @@ def prune_static(config: Config, keep: list[str], older_than: float) -> int:
             os.unlink(path)
             removed += 1
     return removed
-
-
-def migrate(config: Config, release: str, environment_file: Path) -> list[str]:
-    """Apply the release's migrations with the app's own settings; return the names of those applied."""
-    directory = config.release_dir(release)
-    output = sandboxed(
-        f"releasectl-migrate-{release}",
-        [str(directory / "venv" / "bin" / "python"), "manage.py", "migrate", "--noinput", "--no-color"],
-        sandbox.app(config, directory, environment_file),
-        sandbox.app_environment(config, release),
-        config.migrate_timeout,
-        f"Migrating with {release}",
-    )
-    return re.findall(r"^\s*Applying (\S+?)\.\.\. OK$", output, re.MULTILINE)

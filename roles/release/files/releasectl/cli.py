@@ -9,9 +9,10 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, cache, names, record, status, watch
+from . import budget, build, cache, crossing, names, record, status, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -20,6 +21,9 @@ from .hooks import Hooks
 from .job import Job, who
 from .lifecycle import Lifecycle
 from .lock import Locks
+from .maintenance import Site
+from .migrate import Migration
+from .migrate import arguments as migrate_arguments
 from .state import Intent
 from .systemd import Systemd
 
@@ -89,7 +93,9 @@ def parser() -> Parser:
         "--artifact", type=names.artifact_name, required=True, help="file name inside the incoming directory"
     )
     prepare.add_argument("--sha256", type=names.sha256, required=True, help="digest of the artifact")
-    ident(verb("migrate", "apply a prepared release's database migrations"), True, "a prepared release")
+    migrate = verb("migrate", "apply a release's database migrations, unless they break the one that runs")
+    ident(migrate, False, "a prepared release (default: the live one)")
+    migrate_arguments(migrate)
     activate = verb("activate", "make a prepared release live once it is healthy")
     ident(activate, True, "a prepared release")
     activate.add_argument("--discard-on-failure", action="store_true", help="remove the release when it is refused")
@@ -99,7 +105,14 @@ def parser() -> Parser:
         metavar="SECONDS",
         help="go back by itself when it fails within (default: watch_seconds)",
     )
-    ident(verb("rollback", "go back to the release that was live before"), False, "another release than the last one")
+    rollback = verb("rollback", "go back to the release that was live before")
+    ident(rollback, False, "another release than the last one")
+    rollback.add_argument(
+        "--accept-schema", action="store_true", help="across migrations that the older release does not work with, too"
+    )
+    maintenance = verb("maintenance", "close this edge for maintenance, or open it again")
+    maintenance.add_argument("--state", choices=("on", "off"), required=True)
+    maintenance.add_argument("--because", type=_text, default="maintenance", help="why, shown by 'status'")
     restart = verb("restart", "start the live release anew with the settings in force, without losing a request")
     restart.add_argument(
         "--if-settings-changed", action="store_true", help="only when it runs with other settings or unit files"
@@ -110,7 +123,9 @@ def parser() -> Parser:
     verb("reconcile", "make everything agree with the link 'current'")
     prune = verb("prune", "remove old releases, never the live or the previous one")
     prune.add_argument("--keep", type=_number(1, 1000), help="how many to keep (default: keep)")
-    ident(verb("discard", "remove a release that never was live"), True, "a prepared release")
+    discard = verb("discard", "remove a release that never was live")
+    ident(discard, True, "a prepared release")
+    discard.add_argument("--applied", type=names.migrations, help="its migrations that were applied, for the record")
     return top
 
 
@@ -126,6 +141,7 @@ class Verbs:
         self.door = Door(config, self.lifecycle.systemd)
         self.on_trial: Intent | None = None  # when the verb began
         self.hooks: Hooks | None = None
+        self.site = Site(config)
 
     def run(self) -> Answer:
         """Reconcile, run the verb, and return its part of the answer."""
@@ -139,6 +155,7 @@ class Verbs:
         for litter in build.sweep(self.config):
             self.say(f"removed {litter}, a release that was never finished")
         if verb == "reconcile":
+            done += self._open_left_behind()
             message = "; ".join(done) or "Everything agrees."
             return {"changed": bool(done), "done": done, "release": self.lifecycle.live_release(), "message": message}
         handler: Callable[[], Answer] = getattr(self, f"do_{verb}")
@@ -152,6 +169,9 @@ class Verbs:
             answer["message"] += f" Warning: {'; '.join(answer['hook_warnings'])}."
         if self.lifecycle.live_release() is not None:
             self.door.ensure()
+        if verb in ("rollback", "activate"):
+            for line in self._open_left_behind():
+                answer["message"] += f" {line}."
         return answer
 
     def _with_hooks(self, release: str, previous: str | None) -> Hooks:
@@ -166,6 +186,19 @@ class Verbs:
         if self.hooks is not None and self.hooks.warnings:
             found["hook_warnings"] = self.hooks.warnings
         return found
+
+    def _open_left_behind(self) -> list[str]:
+        """No lease is held where none was named: a deploy that closed the site is dead by now."""
+        if self.asked.get("token") or not self.site.end_of_deploy(self.actor):
+            return []
+        return ["the site, which a deploy that died had closed, was opened"]
+
+    def do_maintenance(self) -> Answer:
+        if self.asked["state"] == "on":
+            changed = self.site.close(self.actor, self.asked["because"], deploy=bool(self.asked.get("token")))
+            return {"changed": changed, "message": "The site is closed." if changed else "The site was closed already."}
+        changed = self.site.open(self.actor, self.asked["because"])
+        return {"changed": changed, "message": "The site is open again." if changed else "The site is open."}
 
     def do_drain(self) -> Answer:
         self.say("refusing new requests, and waiting for those in hand")
@@ -197,23 +230,35 @@ class Verbs:
         return {"changed": True, "release": release, "message": f"{release} is prepared."}
 
     def do_migrate(self) -> Answer:
-        release = self.asked["id"]
-        if build.read(self.config.release_dir(release)) is None:
-            raise Refusal(f"{release} is not prepared on this host, nothing was migrated.")
+        live = self.lifecycle.live_release()
+        release = self.asked["id"] or live
+        if release is None or build.read(self.config.release_dir(release)) is None:
+            raise Refusal(f"{release or 'No release'} is not prepared on this host, nothing was migrated.")
         settings = self.lifecycle.settings
         name = f"migrate-{release}"
         path = settings.write_environment(name, settings.current())
         try:
-            with self._with_hooks(release, self.lifecycle.live_release()).migrating(settings.current()):
-                applied = build.migrate(self.config, release, path)
+            return self._migrate(release, live, path)
         finally:
             path.unlink(missing_ok=True)
-        text = f"{len(applied)} migrations applied: {', '.join(applied)}." if applied else "No migrations to apply."
-        return {"changed": bool(applied), "applied": applied, "message": text}
+
+    def _migrate(self, release: str, live: str | None, path: Path) -> Answer:
+        """With the hooks of the release around it, unless it is one app alone that is migrated."""
+        asked = self.asked
+        hooks = self._with_hooks(release, live)
+        there = any(hooks.there(point) for point in ("before_migrate", "after_migrate", "on_failure"))
+        if not there or asked["plan"] or asked["app"] is not None:
+            return Migration(self.config, release, live, self.say).run(asked, path)
+        # They run once, and not before the site is closed when it has to be.
+        if held := Migration(self.config, release, live, self.say).held_back(asked, path):
+            return held
+        with hooks.migrating(self.lifecycle.settings.current()):
+            return Migration(self.config, release, live, self.say).run(asked, path)
 
     def do_activate(self) -> Answer:
         release = self.asked["id"]
         before = self.lifecycle.live_release()
+        crossing.record(self.config, release)
         try:
             seconds = self.config.watch_seconds if self.asked["watch"] is None else self.asked["watch"]
             live = self.lifecycle.activate(release, self.actor, seconds, self._with_hooks(release, before))
@@ -243,6 +288,7 @@ class Verbs:
             # Its watch had been interrupted, and to reconcile was to go back from it.
             return _went_back(self.on_trial.release, str(before))
         target = self.lifecycle.rollback_target(self.asked["id"])
+        said, breaking = crossing.check(self.config, str(before), target, self.asked["accept_schema"])
         self._warn_of_memory()
         live = self.lifecycle.switch("rollback", target, None, self.actor, hooks=self._with_hooks(target, before))
         return {
@@ -250,7 +296,8 @@ class Verbs:
             "release": target,
             "generation": str(live.generation),
             "previous": before,
-            "message": f"Rolled back from {before} to {target}; migrations are not undone.",
+            "breaking": breaking,
+            "message": f"Rolled back from {before} to {target}; {said}",
         }
 
     def _warn_of_memory(self) -> None:
@@ -282,6 +329,8 @@ class Verbs:
         return {"changed": bool(removed or files or cached), "removed": removed, "message": text}
 
     def do_discard(self) -> Answer:
+        if self.asked["applied"]:
+            crossing.record(self.config, self.asked["id"], self.asked["applied"])
         removed = self.lifecycle.discard(self.asked["id"], f"discarded by {self.actor}")
         text = f"{self.asked['id']} was removed." if removed else f"There is no release {self.asked['id']}."
         return {"changed": removed, "message": text}
@@ -380,11 +429,14 @@ def _lease(config: Config, locks: Locks, asked: Answer) -> Answer:
     with locks.verb(verb, actor):
         if verb == "unlock":
             gave = locks.release(asked["token"], asked["force"])
+            opened = Site(config).end_of_deploy(actor)
+            text = "The lease was given back." if gave else "There was no lease."
             return {
                 "ok": True,
                 "verb": verb,
-                "changed": gave,
-                "message": "The lease was given back." if gave else "There was no lease.",
+                "changed": gave or opened,
+                "opened": opened,
+                "message": text + (" The site is open again." if opened else ""),
             }
         lease = locks.take(actor, asked["purpose"], asked["seconds"] or config.lease_seconds)
         return {

@@ -15,6 +15,8 @@ DEFAULT_PATH = Path("/etc/slipway/releasectl.json")
 class Config:
     """Paths, users and limits; sizes are in bytes, times in seconds."""
 
+    # The app's name; what migrates it holds a lock that is called by it.
+    app: str = "app"
     app_user: str = "app"
     app_group: str = "app"
     build_user: str = "app-build"
@@ -34,10 +36,14 @@ class Config:
     private_run: Path = Path("/run/slipway")
     static: Path = Path("/var/www/app/static")
     events: Path = Path("/var/log/app/releases")
-    # While it is there, the edge of this host answers with its maintenance page.
-    maintenance_file: Path = Path("/var/lib/slipway/maintenance.json")
     build_cache: Path = Path("/var/cache/app-build")
     uv: Path = Path("/usr/local/bin/uv")
+    # What runs in the app's own Python.
+    inside: Path = Path("/usr/local/lib/slipway/inside")
+    # Whether this host is an edge, what closes its site for maintenance while it is there, and who did so when.
+    edge: bool = False
+    maintenance_file: Path = Path("/var/lib/slipway/maintenance.json")
+    maintenance_history: Path = Path("/var/log/slipway/maintenance.jsonl")
 
     # What a build and collectstatic may see; harmless by definition, never a secret.
     build_environment: dict[str, str] = field(default_factory=dict)
@@ -77,6 +83,9 @@ class Config:
     # Whether a release's hooks run, and for how long each may.
     hooks: bool = True
     hook_timeout: int = 60
+    migrate_lock_timeout: int = 5
+    migrate_statement_timeout: int = 300
+    migrate_big_table_rows: int = 1_000_000
     keep: int = 5
     # Files that decide how a generation runs: when they change, the live release is due for a restart.
     unit_files: tuple[str, ...] = ()

@@ -17,6 +17,10 @@ class Refusal(Exception):
         self.details = details
 
 
+class CommandFailed(Refusal):
+    """A command in a transient unit that did not end well."""
+
+
 class UsageError(Refusal):
     """Arguments that cannot be meant; nothing was looked at or changed."""
 

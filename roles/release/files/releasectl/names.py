@@ -10,6 +10,8 @@ from .errors import UsageError
 RELEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 GENERATION = re.compile(r"(?P<release>[A-Za-z0-9][A-Za-z0-9._-]{0,63})\.(?P<number>[0-9]{1,9})")
 ARTIFACT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+APP_LABEL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
+MIGRATION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,199}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -44,6 +46,30 @@ def sha256(text: str) -> str:
     if not SHA256.fullmatch(text):
         raise UsageError(f"{shorten(text)} is not a SHA-256 digest: 64 lower-case hexadecimal digits are needed.")
     return text
+
+
+def app_label(text: str) -> str:
+    """Return ``text`` when it is the label of a Django app."""
+    if not APP_LABEL.fullmatch(text):
+        raise UsageError(f"{shorten(text)} is not the label of an app: letters, digits and '_' are.")
+    return text
+
+
+def migration(text: str) -> str:
+    """Return ``text`` when it is the name of a migration inside its app, or ``zero``."""
+    if not MIGRATION.fullmatch(text):
+        raise UsageError(f"{shorten(text)} is not the name of a migration, as 0003_isbn is, or zero.")
+    return text
+
+
+def migrations(text: str) -> list[str]:
+    """Split names of migrations, ``app.name`` each, at commas."""
+    found = text.split(",")
+    for item in found:
+        app, _dot, name = item.partition(".")
+        if len(found) > 5000 or not (APP_LABEL.fullmatch(app) and MIGRATION.fullmatch(name)):
+            raise UsageError(f"{shorten(text)} are not names of migrations, as shop.0003_isbn is, with commas between.")
+    return found
 
 
 class Generation(NamedTuple):

@@ -18,6 +18,9 @@ BY_HAND = "by hand"
 WIDTHS = {"at": 20, "verb": 10, "release": 64, "who": 36, "outcome": 10, "took": 12, "what": 90}
 COMMIT = 12
 
+# What some verbs tell besides.
+RECORDED = ("hooks", "hook_warnings", "plan", "findings", "applied", "breaking")
+
 Event = Mapping[str, Any]
 
 
@@ -70,7 +73,7 @@ def write(
         outcome="ok" if answer["ok"] else "failed",
         message=answer["message"],
         seconds=round(time.monotonic() - started, 2),
-        **{key: answer[key] for key in ("hooks", "hook_warnings") if key in answer},
+        **{key: answer[key] for key in RECORDED if answer.get(key)},
     )
 
 

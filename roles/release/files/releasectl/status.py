@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from pathlib import Path
 
 from . import build
 from .config import Config
@@ -14,6 +12,7 @@ from .errors import Refusal
 from .events import timestamp
 from .lifecycle import Lifecycle
 from .lock import Locks
+from .maintenance import Site
 from .state import Live, State
 from .systemd import unit_name
 
@@ -48,6 +47,13 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
     if state.intent is not None and (trial is None or time.time() > (trial.watching or 0) + trial.watch + OVERDUE):
         drift.append(f"an unfinished {state.intent.verb} of {state.intent.release}")
     lease = locks.read_lease()
+    site = Site(config)
+    closed = site.record()
+    if site.of_a_deploy() and (lease is None or lease.expires < time.time()):
+        drift.append(
+            f"the site is closed by a deploy that is gone ({closed and closed.get('because')}): a deploy, a rollback,"
+            " 'releasectl reconcile' or 'releasectl maintenance --state=off' opens it"
+        )
     door = Door(config, lifecycle.systemd)
     drained = door.drained()
     return {
@@ -81,7 +87,7 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         "lease": lease.public() if lease else None,
         "door": door.state(),
         "drained": drained.public() if drained else None,
-        "maintenance": maintenance(config),
+        "maintenance": closed,
         "disk": disk(config),
         "drift": drift,
     }  # fmt: skip
@@ -111,24 +117,6 @@ def disk(config: Config) -> list[dict[str, object]]:
         )
         entry["paths"] = [*entry["paths"], str(path)]  # type: ignore[misc]
     return list(found.values())
-
-
-def maintenance(config: Config) -> dict[str, object] | None:
-    """Who closed the site at this host's edge, when and why; None while it is open."""
-    path = config.maintenance_file
-    if not path.exists():
-        return None
-    record = _noted(path)
-    return {key: str(record.get(key, "unknown")) for key in ("by", "at", "because")}
-
-
-def _noted(path: Path) -> dict[str, object]:
-    """Somebody may have made the file by hand."""
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _process_drift(lifecycle: Lifecycle, generation: object, later: tuple[str, ...] = ()) -> list[str]:

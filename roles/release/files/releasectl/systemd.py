@@ -6,11 +6,12 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from .errors import Refusal
+from .errors import CommandFailed
 from .names import GENERATION, Generation
 
 # Everything that is started per generation, in the order in which `status` shows it.
@@ -104,6 +105,10 @@ class Unit:
         return self.active in RUNNING
 
 
+LINES = 2000  # of a command's output that are kept
+LINE = 8 << 20  # characters of a line that are read at once
+SHOWN = 20_000  # and that are kept
+
 # The last line of a Python traceback, and what programs write before the reason.
 EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception|ImproperlyConfigured)\b")
 LOUD = re.compile(r"\berror\b|\bcritical\b", re.IGNORECASE)
@@ -182,6 +187,35 @@ class Ended:
     seconds: float
 
 
+def transient(unit: str, properties: Sequence[str], environment: dict[str, str], timeout: int) -> list[str]:
+    """What a command is to follow after ``--`` to run in a transient unit. One of that name is stopped."""
+    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", f"--unit={unit}"]
+    for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0077"):
+        command += ["--property", item]
+    command += [f"--setenv={name}={value}" for name, value in environment.items()]
+    # It may be left of a verb that was killed: it must not go on beside this one.
+    run(["systemctl", "stop", f"{unit}.service"])
+    return command
+
+
+def run_heard(argv: Sequence[str], heard: Callable[[str], None]) -> tuple[int, list[str]]:
+    """Run a program, give ``heard`` each line as it comes, and return how it ended with its last lines."""
+    lines: deque[str] = deque(maxlen=LINES)
+    with subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        while line := process.stdout.readline(LINE):
+            lines.append(line.rstrip("\n")[:SHOWN])
+            heard(line)
+    return process.returncode, list(lines)
+
+
 def confined(
     unit: str,
     argv: Sequence[str],
@@ -196,12 +230,7 @@ def confined(
     Nothing that it started is left when this returns. Of its output the last ``kept`` bytes of each stream are
     returned, what it wrote to standard error last unless ``together``.
     """
-    command = ["systemd-run", "--quiet", "--collect", "--wait", "--pipe", f"--unit={unit}"]
-    for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0077"):
-        command += ["--property", item]
-    command += [f"--setenv={name}={value}" for name, value in environment.items()]
-    # A unit of that name may be left of a verb that was killed: it must not go on beside this one.
-    run(["systemctl", "stop", f"{unit}.service"])
+    command = transient(unit, properties, environment, timeout)
     started = time.monotonic()
     finished = run_bounded([*command, "--", *argv], kept, together)
     return Ended(finished.returncode, finished.stdout + finished.stderr, time.monotonic() - started)
@@ -214,14 +243,17 @@ def sandboxed(
     environment: dict[str, str],
     timeout: int,
     what: str,
+    heard: Callable[[str], None] = lambda _line: None,
 ) -> str:
-    """Run one command as `confined` does; return its output.
+    """Run one command to its end, confined in the same way; return the last lines of its output.
 
-    A failure is refused with ``what`` in the sentence and the last 20 lines in ``journal``.
+    ``heard`` is given each line as it comes. A failure is refused with ``what`` in the sentence and the last 20 lines
+    in ``journal``.
     """
-    ended = confined(unit, argv, properties, environment, timeout)
-    if ended.code != 0:
-        lines = [line for line in ended.output.splitlines() if line.strip()]
-        reason = telling(lines) or f"exit status {ended.code}, no output"
-        raise Refusal(f"{what} failed: {reason}", journal=lines[-20:])
-    return ended.output
+    command = transient(unit, properties, environment, timeout)
+    code, lines = run_heard([*command, "--", *argv], heard)
+    if code != 0:
+        said = [line for line in lines if line.strip()]
+        reason = telling(said) or f"exit status {code}, no output"
+        raise CommandFailed(f"{what} failed: {reason}", journal=said[-20:])
+    return "\n".join(lines)
