@@ -58,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     ci.add_argument("--workflow", default="", metavar="FILE", help="where to (default: .github/workflows/ of the app)")
     ci.add_argument("--repository", default="", metavar="OWNER/NAME", help="of this checkout (default: its remote)")
     ci.add_argument("--runner", default="ubuntu-24.04", help="what it runs on: a label, or [self-hosted, linux]")
+    ci.add_argument("--known-hosts", default="", metavar="FILE", help="for --pin (default: ssh's own)")
     ci.add_argument("--deploy-key", default="", metavar="FILE", help="its public ssh key (default: one is made)")
     return made
 
@@ -81,7 +82,7 @@ def pin(given: argparse.Namespace, root: Path) -> int:
         raise Wrong("--pin wants to know the workflow: --app ../yourapp, or --workflow FILE")
     found = guess.Guess(guess.project(Path(given.app)), None) if given.app else None
     file = workflow_file(given, found)
-    left = workflow.pin(root, given.environment, file)
+    left = workflow.pin(root, given.environment, file, given.known_hosts)
     print(f"{file} deploys with this commit of Slipway now. Commit it there.")
     for line in left:
         print(f"  still to do: {line}")

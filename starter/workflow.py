@@ -44,7 +44,7 @@ def repository(root: Path) -> str:
     return match[1] if match else ""
 
 
-def pin(root: Path, environment: str, file: Path) -> list[str]:
+def pin(root: Path, environment: str, file: Path, known_hosts: str = "") -> list[str]:
     """Write this checkout's commit and the host's keys into a workflow that is there; say what is left to do."""
     if not file.is_file():
         raise Wrong(f"There is no workflow {file}: --workflow PATH names it, or --app the checkout that has it")
@@ -55,7 +55,7 @@ def pin(root: Path, environment: str, file: Path) -> list[str]:
     commit = _git(root, "rev-parse", "--verify", "HEAD").stdout.strip()
     if not commit:
         raise Wrong(f"{root} is no git repository: CI checks a commit of it out, so put it into one and push it")
-    values = {"SLIPWAY_COMMIT": commit, "SLIPWAY_KNOWN_HOSTS": "\n".join(host_keys(root, environment))}
+    values = {"SLIPWAY_COMMIT": commit, "SLIPWAY_KNOWN_HOSTS": "\n".join(host_keys(root, environment, known_hosts))}
     text = file.read_text()
     for name, value in values.items():
         before, line, after = text.partition(f"\n  {name}:")
@@ -68,13 +68,18 @@ def pin(root: Path, environment: str, file: Path) -> list[str]:
     return []
 
 
-def host_keys(root: Path, environment: str) -> list[str]:
+def host_keys(root: Path, environment: str, known_hosts: str = "") -> list[str]:
     """The keys by which ssh on this machine knows the hosts, as lines of known_hosts."""
     inventory = yaml.safe_load((root / "inventories" / environment / "hosts.yml").read_text())
     lines = []
     for name, variables in (inventory[environment].get("hosts") or {}).items():
         address = str((variables or {}).get("ansible_host", name))
-        done = subprocess.run(["ssh-keygen", "-F", address], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["ssh-keygen", *(["-f", known_hosts] if known_hosts else []), "-F", address],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         keys = [line.split()[1:3] for line in done.stdout.splitlines() if line and line[0] not in "#@"]
         keys = [key for key in keys if key[0] == "ssh-ed25519"] or keys
         if not keys:
