@@ -142,6 +142,20 @@ def test_what_is_written_lints(somebody: Newcomer) -> None:
         (somebody.home / "zz-lab.yml").rename(somebody.slipway / "group_vars/production/zz-lab.yml")
 
 
+def test_what_was_left_to_do_is_what_site_yml_refuses(somebody: Newcomer) -> None:
+    said = somebody.type(
+        f"bin/init --environment staging --domain staging.acme.io --host 203.0.113.9 --app {somebody.app} --workflow none"
+        f" --key {somebody.lab.keys / 'admin.pub'} --networks 198.51.100.7 --email ops@acme.io --yes"
+    ).stdout
+    assert "group_vars/staging/tls.yml:6: read https://letsencrypt.org/repository" in said
+    vault = "export ANSIBLE_VAULT_IDENTITY_LIST=staging@.vault/staging"
+    refused = somebody.type(
+        f"source .venv/bin/activate && {vault} && ! ansible-playbook -i inventories/staging playbooks/site.yml"
+    ).stdout
+    assert "tls_acme_agree_terms" in refused
+    assert "UNREACHABLE" not in refused
+
+
 def test_to_run_site_again_changes_nothing(somebody: Newcomer) -> None:
     done = somebody.type(f"{somebody.shell} && ansible-playbook -i inventories/production playbooks/site.yml")
     recap = re.search(rf"^{re.escape(DOMAIN)}\s+: ok=(\d+)\s+changed=(\d+)", done.stdout, re.MULTILINE)
