@@ -144,8 +144,8 @@ def test_what_is_written_lints(somebody: Newcomer) -> None:
 
 def test_what_was_left_to_do_is_what_site_yml_refuses(somebody: Newcomer) -> None:
     said = somebody.type(
-        f"bin/init --environment staging --domain staging.acme.io --host 203.0.113.9 --app {somebody.app} --workflow none"
-        f" --key {somebody.lab.keys / 'admin.pub'} --networks 198.51.100.7 --email ops@acme.io --yes"
+        f"bin/init --environment staging --domain staging.acme.io --host 203.0.113.9 --app {somebody.app}"
+        f" --workflow none --key {somebody.lab.keys / 'admin.pub'} --networks 198.51.100.7 --email ops@acme.io --yes"
     ).stdout
     assert "group_vars/staging/tls.yml:6: read https://letsencrypt.org/repository" in said
     vault = "export ANSIBLE_VAULT_IDENTITY_LIST=staging@.vault/staging"
