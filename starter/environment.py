@@ -53,7 +53,7 @@ def files(root: Path, module: str) -> list[Path]:
 def read(root: Path, module: str) -> Environment:
     found = Environment()
     for path in files(root, module):
-        place = str(path.relative_to(root))
+        place = re.sub(r"[^\w./-]", "?", str(path.relative_to(root)))
         try:
             tree = ast.parse(path.read_text(errors="replace"))
         except SyntaxError as error:

@@ -28,6 +28,8 @@ CELERY = re.compile(r"^(\w+)\s*(?::\s*\w+\s*)?=\s*(?:celery\.)?Celery\(", re.MUL
 READY = ("readyz", "ready", "readiness", "health/ready", "healthz", "health", "healthcheck", "health-check",
          "health_check", "ht", "status", "ping", "up")  # fmt: skip
 ALIVE = ("healthz", "livez", "live", "liveness", "health/live", "alive", "ping", "up")
+# What would be more than a word in a file of variables.
+UNSAFE = re.compile(r"[^ -~]|[{}#]")
 # The name of a release: with a dash and twelve digits of the commit at most 64 characters.
 NAME_WORD = re.compile(r"[^a-z0-9-]+")
 
@@ -46,7 +48,9 @@ class Guess:
     environment: environment.Environment = field(default_factory=environment.Environment)
 
     def take(self, name: str, value: str, source: str) -> None:
-        self.values[name], self.sources[name] = value, source
+        # It becomes text that Ansible reads, and the app's author is not who runs Ansible.
+        if not UNSAFE.search(value):
+            self.values[name], self.sources[name] = value, UNSAFE.sub("?", source)
 
     @property
     def path(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -176,3 +177,16 @@ def test_each_name_is_handed_what_it_is_for(settings: environment.Environment) -
     )
     assert sorted(hands.optional) == ["MAIL_HOST", "SENTRY_DSN"]
     assert not any("vault_" in value for value in hands.build.values())
+
+
+def test_what_an_apps_author_wrote_is_never_a_template(app: Path) -> None:
+    base = app / "web/ledger/base.py"
+    text = base.read_text().replace("ledger.wsgi.application", "{{ lookup('pipe', 'id') }}.x")
+    base.write_text(text + 'import os\nos.environ["TOKEN"]\n')
+    (app / "web/ledger/ba' ~ 1 }}.py").write_text('import os\nos.environ["OTHER"]\n')
+    found = guess.look(app, {})
+    hands = handed.hand(found.environment, redis=False, database_url=False, redis_url=False)
+    assert "app_wsgi" not in found.values
+    assert {read.name for read in hands.unknown} == {"TOKEN", "OTHER"}
+    for name in ("TOKEN", "OTHER"):
+        assert re.fullmatch(r"{{ undef\(hint='[^'{}]*'\) }}", hands.settings[name])
