@@ -20,7 +20,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup check test test-full vm-test vm-test-full prove demo bench bench-edge artifact docs lab-up lab-down lab-ssh lock clean
+.PHONY: help setup init check test test-full vm-test vm-test-full prove demo bench bench-edge artifact docs lab-up lab-down lab-ssh lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ help: ## show this
 
 setup: ## make the tool set (.venv) and find or start a container engine
 	@bin/setup --engine
+
+init: ## your own app and VPS: five questions (or ARGS="--domain … --yes")
+	@bin/init $(ARGS)
 
 check: ## lint, types, unit and contract tests; needs no container
 	@bin/setup

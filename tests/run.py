@@ -7,6 +7,7 @@ host. So those after find their roles applied, and look at what they do.
 
     bin/test                 everything
     bin/test nginx release   these scenarios, on labs that are whole
+    bin/test first-host      a newcomer's way from a bare host to their app; with --full of itself
     bin/test --full          the long ones too
     bin/test --keep          leave the labs standing
 """
@@ -48,8 +49,12 @@ LANES = {
         "postgresql", "redis", "tls", "nginx", "acme", "edge", "runtime", "envdir", "services", "release", "patch",
     ),
     "fleet": ("fleet", "base", "guard"),
+    # No scenario of Molecule's: bare hosts, and what a newcomer types (tests/first_host).
+    "newcomer": ("first-host",),
 }  # fmt: skip
 REST = "app"
+# What is done by the long tests, or when it is named.
+LONG = LANES["newcomer"]
 # On a whole lab all roles are applied. That to apply them again changes nothing is shown by the scenario `site` for all
 # of them, and by the fleet's for what they do differently there; by each scenario only with the long tests.
 SEQUENCE = "[verify]"
@@ -76,7 +81,7 @@ def say(text: str) -> None:
 def scenarios() -> list[str]:
     found = {path.parent.name for path in (ROOT / "molecule").glob("*/molecule.yml")} - {"default"}
     named = [name for names in LANES.values() for name in names]
-    return [name for name in named if name in found] + sorted(found - set(named))
+    return [name for name in named if name in found or name in LONG] + sorted(found - set(named))
 
 
 class Commands:
@@ -172,8 +177,8 @@ class Lane:
         self.name = name
         self.lab = LAB if name == "host" else f"{LAB}-{name}"
         # Hosts are made whole by the scenarios that are about it, or in the same way without their tests.
-        self.set_up = name != "host"
-        before = () if self.set_up else FOUNDATION
+        self.set_up = name not in ("host", "newcomer")
+        before = FOUNDATION if name == "host" else ()
         self.scenarios = [*before, *(one for one in chosen if one not in FOUNDATION)]
         self.ours = False
         self.topology = name if name in TOPOLOGIES else "host"
@@ -215,7 +220,7 @@ class Lane:
         for name in self.scenarios:
             if commands.over:
                 return
-            step(record, name, self.scenario(name, full))
+            step(record, name, self.newcomer if name in LONG else self.scenario(name, full))
 
     def operator(self, log: Path) -> str:
         inventory = TOPOLOGIES[self.topology][1]
@@ -228,6 +233,12 @@ class Lane:
             if code:
                 return f"{playbook}.yml ended with {code}"
         return ""
+
+    def newcomer(self, log: Path) -> str:
+        report = REPORTS / "first-host.xml"
+        words = ["pytest", "-p", "no:cacheprovider", "--exitfirst", f"--junit-xml={report}", "tests/first_host"]
+        code = commands.run(words, log, {**self.environment, "SLIPWAY_TEST_FULL": "1"})
+        return f"pytest ended with {code}" if code else "" if tally([report]).passed else "it asserted nothing"
 
     def scenario(self, name: str, full: bool) -> Callable[[Path], str]:
         own = ROOT / ".lab" / self.lab
@@ -299,7 +310,8 @@ def main() -> int:
     if unknown:
         parser.error(f"no scenario {', '.join(unknown)}; there are {', '.join(available)}")
     end_on_signals()
-    working = lanes([name for name in available if not options.scenarios or name in options.scenarios])
+    chosen = options.scenarios or [name for name in available if options.full or name not in LONG]
+    working = lanes([name for name in available if name in chosen])
 
     REPORTS.mkdir(mode=0o700, parents=True, exist_ok=True)
     for old in REPORTS.iterdir():

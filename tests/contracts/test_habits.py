@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from starter import placing
 from tests.contracts import sources
 from tests.contracts.sources import ROLES, ROOT
 from tests.run import LANES
@@ -145,14 +146,25 @@ def asserts(node: ast.AST) -> bool:
 
 @pytest.mark.parametrize("environment", ["production", "staging"])
 def test_examples_use_documentation_addresses(environment: str) -> None:
+    path = ROOT / "inventories" / environment / "hosts.yml"
+    if not placing.EXAMPLE.search(path.read_text()):
+        pytest.skip(f"{path.relative_to(ROOT)} is somebody's own")
     documentation = ipaddress.ip_network("192.0.2.0/24")
-    inventory = sources.load(ROOT / "inventories" / environment / "hosts.yml")
+    inventory = sources.load(path)
     hosts = inventory[environment]["hosts"]
     for name, variables in hosts.items():
         assert name.endswith(".example.com")
         assert ipaddress.ip_address(variables["ansible_host"]) in documentation
     grouped = {host for group, content in inventory.items() if group != environment for host in content["hosts"]}
     assert grouped == set(hosts)
+
+
+@pytest.mark.parametrize("path", sources.tracked("inventories/*/hosts.yml", "group_vars/*/*.yml"), ids=name_of)
+def test_an_example_says_that_it_is_one(path: Path) -> None:
+    """Or `make init` would not write in its place, and somebody would run with a value that is nobody's."""
+    text = path.read_text()
+    nobodys = re.search(r"^[^#]*(192\.0\.2\.|example\.com|AAAA\w*Example)", text, re.MULTILINE)
+    assert not nobodys or placing.EXAMPLE.search(text), f"it holds {nobodys and nobodys[1]}: {placing.EXAMPLE.pattern}"
 
 
 def test_environments_have_the_same_groups() -> None:

@@ -113,6 +113,11 @@ def test_those_that_were_left_out_are_counted(tmp_path: Path) -> None:
     assert run.left_out(tmp_path.glob("*.log")) == 8
 
 
+def test_what_is_long_is_done_with_the_long_tests_or_when_it_is_named() -> None:
+    assert set(run.LONG) < set(run.scenarios())
+    assert [lane.scenarios for lane in run.lanes(["first-host"])] == [["first-host"]]
+
+
 def test_an_unknown_scenario_is_refused_with_those_that_there_are() -> None:
     done = subprocess.run(
         [sys.executable, "tests/run.py", "no-such"], cwd=run.ROOT, capture_output=True, text=True, check=False,
