@@ -53,8 +53,8 @@ class FakeSystemd:
     def restarts(self, unit: str) -> int:
         return self.restarted.get(unit, 0)
 
-    def control_groups(self, units: Iterable[str]) -> list[str]:
-        return [f"/system.slice/app.slice/{unit}" for unit in units if self.states.get(unit) == "active"]
+    def control_groups(self, units: Iterable[str]) -> dict[str, int]:
+        return {f"/system.slice/app.slice/{unit}": 2**20 for unit in units if self.states.get(unit) == "active"}
 
     def journal(self, unit: str, lines: int = 20) -> list[str]:
         return [f"line {number} of {unit}" for number in range(lines)]

@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import hashlib
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +19,7 @@ from releasectl.errors import Refusal
 from releasectl.events import Events
 from releasectl.hooks import Hooks
 from releasectl.names import Generation
+from releasectl.systemd import Systemd
 
 MIB = 2**20
 LIVE = Generation("a", 1)
@@ -148,6 +151,31 @@ def test_a_second_generation_needs_what_the_live_one_holds_and_a_margin(weigh) -
     assert (found.live, found.needed) == (260 * MIB, 324 * MIB), "what is only cached does not count"
     assert found.enough
     assert not weigh(323).enough
+
+
+def test_where_control_groups_are_of_the_first_version_systemds_number_counts(weigh, kernel) -> None:  # type: ignore[no-untyped-def]
+    shutil.rmtree(kernel.groups)
+    assert weigh(4000).live == 3 * MIB
+
+
+SHOWN = """ControlGroup=/system.slice/system-gunicorn.slice/gunicorn@a.1.service
+MemoryCurrent=186085376
+
+ControlGroup=
+MemoryCurrent=[not set]
+
+MemoryCurrent=[not set]
+ControlGroup=/system.slice/x.service
+"""
+
+
+def test_what_systemd_says_of_its_units(monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    done = subprocess.CompletedProcess([], 0, SHOWN, "")
+    monkeypatch.setattr("releasectl.systemd.run", lambda _argv: done)
+    assert Systemd().control_groups(["gunicorn@a.1.service", "y", "x"]) == {
+        "/system.slice/system-gunicorn.slice/gunicorn@a.1.service": 186085376,
+        "/system.slice/x.service": 0,
+    }
 
 
 def test_free_swap_counts(weigh) -> None:  # type: ignore[no-untyped-def]

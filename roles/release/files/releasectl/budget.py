@@ -110,11 +110,11 @@ def memory(
     if "MemAvailable:" not in host:
         return None
     swap = host.get("SwapFree:", 0)
-    places = systemd.control_groups(unit_name(process, live) for process in PROCESSES) if live is not None else []
-    used = sum(_used(groups / place.lstrip("/")) for place in places)
+    places = systemd.control_groups(unit_name(process, live) for process in PROCESSES) if live is not None else {}
+    used = sum(_used(groups / place.lstrip("/"), charged) for place, charged in places.items())
     available, bound = host["MemAvailable:"] + swap, "of the host"
     # Where nothing runs yet, what bounds all services bounds this one, too.
-    for place in {parent for path in places or ["/system.slice/x"] for parent in Path(path).parents}:
+    for place in {parent for path in places or {"/system.slice/x": 0} for parent in Path(path).parents}:
         left = _left(groups / str(place).lstrip("/"), swap)
         if left is not None and left < available:
             available, bound = left, f"MemoryMax= of {place.name or 'the container'}"
@@ -160,9 +160,12 @@ def _reclaimable(group: Path) -> int:
     return sum(found.get(name, 0) for name in RECLAIMABLE)
 
 
-def _used(group: Path) -> int:
-    """What the processes of a control group hold, without what is only cached for them."""
-    return max(0, (_number(group / "memory.current") or 0) - _reclaimable(group))
+def _used(group: Path, charged: int) -> int:
+    """What the processes of a control group hold, without what is only cached for them where that can be seen.
+
+    Where the kernel still runs the first version of control groups, it cannot, and nothing is known of bounds.
+    """
+    return max(0, (_number(group / "memory.current") or charged) - _reclaimable(group))
 
 
 def _left(group: Path, swap: int) -> int | None:

@@ -167,10 +167,18 @@ class Systemd:
         shown = run(["systemctl", "show", "--property=NRestarts", "--value", unit]).stdout.strip()
         return int(shown or 0)
 
-    def control_groups(self, units: Iterable[str]) -> list[str]:
-        """Where the kernel accounts for these units, as paths below /sys/fs/cgroup; those that do not run have none."""
-        shown = run(["systemctl", "show", "--property=ControlGroup", "--value", *units]).stdout
-        return [line for line in shown.splitlines() if line.startswith("/")]
+    def control_groups(self, units: Iterable[str]) -> dict[str, int]:
+        """Where the kernel accounts for these units, as paths below /sys/fs/cgroup, and the memory that it charges them
+        with, in bytes; units that do not run have none.
+        """
+        found = {}
+        shown = run(["systemctl", "show", "--property=ControlGroup", "--property=MemoryCurrent", *units]).stdout
+        for unit in shown.split("\n\n"):
+            told = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+            if told.get("ControlGroup"):
+                charged = told.get("MemoryCurrent", "")
+                found[told["ControlGroup"]] = int(charged) if charged.isdigit() else 0
+        return found
 
     def journal(self, unit: str, lines: int = 20) -> list[str]:
         """The last lines that the unit's own processes wrote, for a person to read."""
