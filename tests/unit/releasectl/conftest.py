@@ -132,3 +132,15 @@ def django(tmp_path_factory: pytest.TempPathFactory) -> str:
     install = [uv, "pip", "sync", "--quiet", "--no-config", "--require-hashes"]
     subprocess.run([*install, "--python", python, lock], check=True)
     return python
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """What nginx wrote before anybody looked: fifty good answers of `b`."""
+    path = tmp_path / "access.log"
+    entry = {
+        "time": "2026-01-01T00:00:00+00:00", "status": 200, "release": "b", "upstream_status": "200",
+        "request_time": 0.1,
+    }  # fmt: skip
+    path.write_text((json.dumps(entry) + "\n") * 50)
+    return path
