@@ -155,7 +155,10 @@ def release(answers: Answers) -> str:
     path = f"{{{{ playbook_dir | dirname }}}}/.vault/{answers.environment}-deploy-key"
     return (
         "---\n# The private half of the key in deployers.yml, on your machine. CI has it elsewhere, and says so.\n"
-        f"release_deploy_private_key_file: {quoted(path)}\n"
+        f"release_deploy_private_key_file: {quoted(path)}\n\n"
+        "# Who is told of a deploy and a rollback (docs/ops/notices.md). Their addresses are secrets, for vault.yml.\n"
+        "# release_notices:\n"
+        '#   - {kind: slack, url: "{{ vault_slack_webhook }}"}\n'
     )
 
 
