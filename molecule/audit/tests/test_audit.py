@@ -33,7 +33,16 @@ def test_a_whole_host_passes_and_is_left_as_it_is(audit, app1, data1, tmp_path):
         assert path.stat().st_mode & 0o007 == 0, "a report says what is weak, and is not for everybody"
 
 
-def test_lynis_gives_what_is_promised_and_says_nothing_without_a_reason(audit, app1, tmp_path):
+@pytest.fixture
+def patched(app1, data1):
+    """What became known since the hosts were made is brought in, as they do by themselves each day."""
+    for host in (app1, data1):
+        if "-security" in host.check_output("apt-get --simulate upgrade"):
+            host.check_output("unattended-upgrade")
+
+
+@pytest.mark.usefixtures("patched")
+def test_lynis_gives_what_is_promised_and_says_nothing_without_a_reason(audit, app1):
     seen = audit(audit_lynis=True)
     for name in ("app1", "data1"):
         lynis = seen.reports[name]["lynis"]
