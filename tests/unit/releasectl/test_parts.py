@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from releasectl import build, cli, drain, health, names
+from releasectl import build, cli, drain, health, names, systemd
 from releasectl.errors import CommandFailed, Locked, Refusal, UsageError
 from releasectl.events import Events
 from releasectl.lock import Locks
@@ -297,12 +297,30 @@ def unit(monkeypatch, tmp_path):
     runner.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done\nshift\nexec "$@"\n')
     runner.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    monkeypatch.setattr("releasectl.systemd.run", lambda _argv: None)
+    gone = subprocess.CompletedProcess([], 0, "not-found\n", "")
+    monkeypatch.setattr("releasectl.systemd.run", lambda _argv: gone)
 
     def run(script: str, heard=lambda _line: None) -> str:
         return sandboxed("x", ["/bin/sh", "-c", script], [], {}, 5, "Trying", heard)
 
     return run
+
+
+def test_a_name_is_used_again_once_systemd_has_let_go_of_it(monkeypatch):
+    states = iter(["loaded\n", "loaded\n", "not-found\n"])
+    asked = []
+
+    def run(words):
+        asked.append(words)
+        return subprocess.CompletedProcess(words, 0, next(states) if "show" in words else "", "")
+
+    monkeypatch.setattr("releasectl.systemd.run", run)
+    assert systemd.transient("x", [], {}, 5)[-1].startswith("UMask=")
+    assert [words[1] for words in asked] == ["stop", "show", "show", "show"]
+    monkeypatch.setattr(systemd, "LET_GO", 0.0)
+    states = iter(["loaded\n"] * 3)
+    with pytest.raises(Refusal, match=r"did not let go of x\.service"):
+        systemd.transient("x", [], {}, 5)
 
 
 def test_what_runs_in_a_unit_is_heard_as_it_speaks(unit):

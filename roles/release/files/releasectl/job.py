@@ -13,13 +13,11 @@ from pathlib import Path
 
 from .errors import Refusal
 from .files import write_json
-from .systemd import CONFINED, RUNNING, run
+from .systemd import CONFINED, LET_GO, RUNNING, run
 
 RESULT = "result.json"
 REQUEST = "request.json"
 LOG = "log"
-# How long systemd may take to let go of a job of the same name that was killed a moment ago, in seconds.
-LET_GO = 15.0
 
 # A verb is root's and runs no code of a release itself: it unpacks, gives files to root, links, records, asks systemd.
 SANDBOX = (

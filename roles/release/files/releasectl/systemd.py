@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from .errors import CommandFailed
+from .errors import CommandFailed, Refusal
 from .names import GENERATION, Generation
 
 # Everything that is started per generation, in the order in which `status` shows it.
@@ -105,6 +105,8 @@ class Unit:
         return self.active in RUNNING
 
 
+# How long systemd may take to let go of a unit that ended a moment ago, in seconds.
+LET_GO = 15.0
 LINES = 2000  # of a command's output that are kept
 LINE = 8 << 20  # characters of a line that are read at once
 SHOWN = 20_000  # and that are kept
@@ -201,8 +203,15 @@ def transient(unit: str, properties: Sequence[str], environment: dict[str, str],
     for item in (*properties, f"RuntimeMaxSec={timeout}", "KillMode=control-group", "UMask=0077"):
         command += ["--property", item]
     command += [f"--setenv={name}={value}" for name, value in environment.items()]
-    # It may be left of a verb that was killed: it must not go on beside this one.
+    # It may be left of a verb that was killed: it must not go on beside this one. One that ended a moment ago has to be
+    # let go by systemd before another can have its name.
     run(["systemctl", "stop", f"{unit}.service"])
+    looks = round(LET_GO / 0.1)
+    while run(["systemctl", "show", "--property=LoadState", "--value", f"{unit}.service"]).stdout.strip() == "loaded":
+        looks -= 1
+        if looks < 0:
+            raise Refusal(f"systemd did not let go of {unit}.service within {LET_GO:.0f} s: run the same again.")
+        time.sleep(0.1)
     return command
 
 
