@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from benchmarks.site import ADMIN, EDGE, Site
-from benchmarks.story import ROOT, Ran, StepFailed, Story
+from benchmarks.story import ROOT, Ran, Story
 
 PLACE = Path("benchmarks/baseline")
 # Capistrano's ssh is a library of its own. Debian's knows no key exchange that a hardened sshd offers, without a gem
@@ -126,5 +126,6 @@ def install_capistrano() -> str:
         words, capture_output=True, text=True, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     )
     if done.returncode:
-        raise StepFailed(f"`{' '.join(words)}` ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+        last = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        return f"Capistrano could not be installed, and is not compared with ({last[:200]})"
     return ""
