@@ -189,7 +189,7 @@ def verify(config, tests=(), command=()):
         **{**vars(config), "smoke_tests": list(tests), "smoke_command": command, "smoke_command_timeout": 5}
     )
     said: list[str] = []
-    settings = Settings(config.env, config.state / "generations", config.private_run)
+    settings = Settings.of(config)
     verification.verify(changed, settings, GENERATION, "env.1", said.append)
     return said
 

@@ -226,10 +226,7 @@ def _collect_static(config: Config, directory: Path, release: str) -> tuple[migr
     _own(config, static)
     environment = {
         "HOME": "/nonexistent",
-        "DJANGO_SETTINGS_MODULE": config.settings_module,
-        "STATIC_ROOT": str(static),
-        "RELEASE_ID": release,
-        "PYTHONDONTWRITEBYTECODE": "1",
+        **sandbox.environment(config, release),
         **config.build_environment,
         **config.build_settings,
     }

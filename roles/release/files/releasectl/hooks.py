@@ -164,8 +164,7 @@ class Hooks:
         if not self.there(point):
             return None
         config = self.config
-        store = Settings(config.env, config.state / "generations", config.private_run)
-        path = store.write_environment(f"hook-{self.release}", settings)
+        path = Settings.of(config).write_environment(f"hook-{self.release}", settings)
         try:
             properties = [
                 *sandbox.app(config, self.directory, path),
@@ -190,12 +189,9 @@ class Hooks:
         self.say(f"running the hook {point}")
         environment = {
             **own,
+            **sandbox.environment(self.config, self.release),
             "PATH": f"{self.directory / 'venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin",
             "LANG": "C.UTF-8",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "DJANGO_SETTINGS_MODULE": self.config.settings_module,
-            "STATIC_ROOT": str(self.directory / "static"),
-            "RELEASE_ID": self.release,
             "PREVIOUS_RELEASE_ID": self.previous or "",
             "SLIPWAY_HOOK": point,
             "SLIPWAY_VERB": self.verb,

@@ -24,7 +24,7 @@ BOOT_WAIT = 300.0  # seconds that app.service waits for a running verb
 def write_environment(config: Config, generation: str) -> int:
     """ExecStartPre=+ of every process: the settings of the pinned version, for systemd alone to read."""
     parsed = Generation.parse(generation)
-    settings = Settings(config.env, config.state / "generations", config.private_run)
+    settings = Settings.of(config)
     settings.write_environment(str(parsed), settings.pinned(parsed))
     return 0
 

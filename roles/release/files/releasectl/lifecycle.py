@@ -51,7 +51,7 @@ class Lifecycle:
         self.systemd = systemd
         self.say = say
         self.store = Store(config.state)
-        self.settings = Settings(config.env, config.state / "generations", config.private_run)
+        self.settings = Settings.of(config)
         self.seen: Seen | None = None  # by the watch of the last switch, when there was one
 
     # What is there

@@ -22,6 +22,7 @@ from .systemd import sandboxed
 MARK = "@slipway "
 LOCK_WAIT = 10  # seconds that another migration of the same app is waited for
 RUNBOOK = "docs/ops/migrations.md"
+ALWAYS = "release_maintenance is 'always'"
 NOTHING = "No migrations to apply."
 POLICIES = ("auto", "always", "never", "closed")
 
@@ -156,9 +157,9 @@ class Migration:
             raise UsageError("--app and --migration go together, for example --app=shop --migration=0003_isbn.")
         policy = str(asked["maintenance"])
         target = asked["app"] is not None
-        serving = (self.live is not None or bool(asked["serving"])) and self.live != self.release
+        serving = self._serving(asked)
         if policy == "always" and serving and not target and not asked["plan"]:
-            return self._held("release_maintenance is 'always'")
+            return self._held(ALWAYS)
         free = policy == "closed" or target or not serving
         self._call(
             {
@@ -179,14 +180,17 @@ class Migration:
 
     def held_back(self, asked: dict[str, Any], environment_file: Path) -> dict[str, Any] | None:
         """What `run` would answer when the site has to be closed first; None when it would migrate at once."""
-        serving = (self.live is not None or bool(asked["serving"])) and self.live != self.release
         policy = str(asked["maintenance"])
-        if policy == "closed" or not serving:
+        if policy == "closed" or not self._serving(asked):
             return None
         if policy == "always":
-            return self._held("release_maintenance is 'always'")
+            return self._held(ALWAYS)
         self._call({"mode": "plan", "allow": "any", "app": None, "migration": None}, environment_file)
         return self._hold(policy) if self._harmful() else None
+
+    def _serving(self, asked: dict[str, Any]) -> bool:
+        """Whether another release runs, here or on another host."""
+        return (self.live is not None or bool(asked["serving"])) and self.live != self.release
 
     def _harmful(self) -> list[Record]:
         return [item for item in self.report.plan if migrations.harms(item, self.config.migrate_big_table_rows)]

@@ -11,7 +11,7 @@ from .config import Config
 from .errors import Refusal
 from .events import Events, timestamp
 from .lifecycle import Lifecycle
-from .state import State
+from .state import Live, State
 
 BY_HAND = "by hand"
 # How wide a column may become: what is longer is cut, `--json` has all of it.
@@ -86,13 +86,22 @@ def write_settled(lifecycle: Lifecycle, done: Sequence[str], actor: str) -> None
         config,
         lifecycle.say,
         verb="reconcile",
-        release=live.release if live else None,
-        revision=revision_of(config, live.release) if live else None,
-        generation=str(live.generation) if live else None,
+        **_of(config, live),
         actor=actor,
         outcome="ok",
         message="; ".join(done),
     )
+
+
+def _of(config: Config, live: Live | None) -> dict[str, object]:
+    """What is live, as an event names it."""
+    if live is None:
+        return {"release": None, "revision": None, "generation": None}
+    return {
+        "release": live.release,
+        "revision": revision_of(config, live.release),
+        "generation": str(live.generation),
+    }
 
 
 def recorded(lifecycle: Lifecycle) -> State | None:
@@ -119,9 +128,7 @@ def write_start(lifecycle: Lifecycle, before: State | None, outcome: str, messag
         config,
         lifecycle.say,
         verb="start",
-        release=live.release if live else None,
-        revision=revision_of(config, live.release) if live else None,
-        generation=str(live.generation) if live else None,
+        **_of(config, live),
         actor=actor,
         outcome=outcome,
         message=message,

@@ -61,12 +61,16 @@ def app(config: Config, directory: Path, environment_file: Path) -> list[str]:
     ]
 
 
-def app_environment(config: Config, release: str) -> dict[str, str]:
-    """What a command that runs as the app finds beside the app's settings."""
+def environment(config: Config, release: str) -> dict[str, str]:
+    """What every command of a release finds in its environment, whoever it runs as."""
     return {
         "DJANGO_SETTINGS_MODULE": config.settings_module,
         "RELEASE_ID": release,
         "STATIC_ROOT": str(config.release_dir(release) / "static"),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "HOME": "/nonexistent",
     }
+
+
+def app_environment(config: Config, release: str) -> dict[str, str]:
+    """What a command that runs as the app finds beside the app's settings: the app's user has no home."""
+    return {"HOME": "/nonexistent", **environment(config, release)}

@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from .config import Config
 from .errors import Refusal
 from .files import final_name, link_name, write_atomically, write_json
 from .names import Generation
@@ -56,6 +57,11 @@ class Settings:
         self.env = env
         self.pins = pins
         self.runtime = private_run / "env"
+
+    @classmethod
+    def of(cls, config: Config) -> Settings:
+        """Those of this host."""
+        return cls(config.env, config.state / "generations", config.private_run)
 
     def current(self) -> str | None:
         """The version in force, for example ``env.4``; None when no settings were delivered yet."""
