@@ -43,11 +43,7 @@ class Baseline(Protocol):
 def on_host(site: Site, word: str, name: str, owner: str = "") -> None:
     """Run one word of host.sh as root."""
     text = (ROOT / PLACE / "host.sh").read_text(encoding="utf-8")
-    site.sudo(
-        text.replace("case $1 in", f"set -- {word}\ncase $1 in").replace(
-            "set -euo pipefail", f"set -euo pipefail\nBASELINE={name} OWNER={shlex.quote(owner)}", 1
-        )
-    )
+    site.sudo(f"BASELINE={name} OWNER={shlex.quote(owner)}\nset -- {word}\n{text}")
 
 
 class Script:

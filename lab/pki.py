@@ -1,4 +1,6 @@
-"""The lab's certificate authority, and a stranger's: the same names, signed by somebody whom nobody here trusts."""
+"""Certificates that no public authority signs: the lab's, a stranger's (the same names, signed by somebody whom nobody
+there trusts), and those of a newcomer's own database and Redis.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def new_authority(common_name: str) -> tuple[str, str]:
     return _pem(certificate), _key_pem(key)
 
 
-def new_server(authority: tuple[str, str], names: list[str], addresses: list[str]) -> tuple[str, str]:
+def new_server(
+    authority: tuple[str, str], names: list[str], addresses: list[str], days: int = SERVER_DAYS
+) -> tuple[str, str]:
     """A server's certificate, signed by an authority, and its private key, as PEM."""
     issuer = x509.load_pem_x509_certificate(authority[0].encode())
     issuer_key = serialization.load_pem_private_key(authority[1].encode(), None)
@@ -43,7 +47,7 @@ def new_server(authority: tuple[str, str], names: list[str], addresses: list[str
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     alternatives = [x509.DNSName(name) for name in names]
     certificate = (
-        _builder(SERVER_DAYS)
+        _builder(days)
         .subject_name(subject)
         .issuer_name(issuer.subject)
         .public_key(key.public_key())

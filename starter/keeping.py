@@ -6,7 +6,6 @@ the variables without the vault's password. See docs/ops/decisions/0035.
 
 from __future__ import annotations
 
-import datetime
 import os
 import secrets
 import string
@@ -16,15 +15,14 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleError
 from ansible.parsing.vault import VaultLib, VaultSecret
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from lab import pki
 from starter.answers import Wrong
 
 # The certificate of the host's own database and Redis. Its authority's key is thrown away: nothing renews it.
-YEARS = 10
+DAYS = pki.AUTHORITY_DAYS
 
 
 class _Loader(yaml.SafeLoader):
@@ -115,61 +113,5 @@ def new_key(comment: str) -> tuple[str, str]:
 
 def new_certificate(name: str) -> tuple[str, str, str]:
     """A certificate, and an authority that signs no other: authority, certificate and private key, as PEM."""
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    key = ec.generate_private_key(ec.SECP256R1())
-    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Slipway: the host's own database and Redis")])
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    authority = _sign(issuer, issuer, authority_key.public_key(), authority_key, authority=True)
-    server = _sign(subject, issuer, key.public_key(), authority_key, authority=False, name=name)
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return _pem(authority), _pem(server), private.decode()
-
-
-def _sign(
-    subject: x509.Name,
-    issuer: x509.Name,
-    public: ec.EllipticCurvePublicKey,
-    signer: ec.EllipticCurvePrivateKey,
-    *,
-    authority: bool,
-    name: str = "",
-) -> x509.Certificate:
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(public)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=365 * YEARS))
-        .add_extension(x509.BasicConstraints(ca=authority, path_length=0 if authority else None), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-        .add_extension(_usage(authority), critical=True)
-    )
-    if not authority:
-        builder = builder.add_extension(
-            x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False
-        ).add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    return builder.sign(signer, hashes.SHA256())
-
-
-def _usage(authority: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not authority,
-        key_cert_sign=authority,
-        crl_sign=authority,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _pem(certificate: x509.Certificate) -> str:
-    return certificate.public_bytes(serialization.Encoding.PEM).decode()
+    authority = pki.new_authority("Slipway: the host's own database and Redis")
+    return authority[0], *pki.new_server(authority, [name], [], DAYS)

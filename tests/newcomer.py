@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from starter import lacks
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("asgiref", "dj-database-url", "django", "gunicorn", "packaging", "psycopg", "psycopg-binary", "sqlparse",
             "typing-extensions")  # fmt: skip
@@ -61,19 +63,7 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ledger.base")
 application = get_wsgi_application()
 """,
-    "ledger/release.py": """\
-import os
-
-
-class ReleaseMiddleware:
-    def __init__(self, get_response):
-        self.get_response = get_response
-
-    def __call__(self, request):
-        response = self.get_response(request)
-        response["X-Release"] = os.environ.get("RELEASE_ID", "unreleased")
-        return response
-""",
+    "ledger/release.py": lacks.MIDDLEWARE,
     "ledger/models.py": """\
 from django.db import models
 

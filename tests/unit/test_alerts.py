@@ -229,8 +229,7 @@ def test_what_the_edge_shows_is_told_when_it_is_not_what_is_on_disk(
     settings |= {"certificate_files": [str(path)], "edges": ["a.test"]}
     monkeypatch.setattr(alerts, "served", lambda _: ssl.PEM_cert_to_DER_cert(old))
     assert keys(alerts.certificates(settings, end - DAY)) == [f"certificate:{path}"]
-    monkeypatch.setattr(pki, "SERVER_DAYS", 400)
-    path.write_text(pki.new_server(authority, ["a.test"], [])[0])
+    path.write_text(pki.new_server(authority, ["a.test"], [], days=400)[0])
     assert keys(alerts.certificates(settings, end - DAY)) == ["served:a.test"]
 
     def refused(_: str) -> bytes:
