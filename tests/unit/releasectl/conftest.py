@@ -4,11 +4,12 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from releasectl import health
+from releasectl import cli, health
 from releasectl.config import Config
 from releasectl.errors import Refusal
 from releasectl.lifecycle import Lifecycle
@@ -144,3 +145,20 @@ def log(tmp_path: Path) -> Path:
     }  # fmt: skip
     path.write_text((json.dumps(entry) + "\n") * 50)
     return path
+
+
+def request_of(*words: str, actor: str = "me", **more: object) -> dict[str, object]:
+    """What a verb is asked, as the command line has it."""
+    found = vars(cli.parser().parse_args(words))
+    found.pop("json")
+    return {**found, "actor": found["actor"] or actor, **more}
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """A server's answers on a unix socket, without a word on the terminal."""
+
+    def address_string(self) -> str:
+        return "unix"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass

@@ -20,6 +20,7 @@ from releasectl.events import Events
 from releasectl.hooks import Hooks
 from releasectl.names import Generation
 from releasectl.systemd import Systemd
+from tests.unit.releasectl.conftest import request_of
 
 MIB = 2**20
 LIVE = Generation("a", 1)
@@ -418,19 +419,7 @@ def test_a_full_disk_while_receiving_leaves_nothing(config, host, monkeypatch) -
 def test_what_was_done_is_told_as_done_when_it_cannot_be_recorded(config, host, systemd, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(cli, "Systemd", lambda: systemd)
     monkeypatch.setattr(Events, "append", full)
-    answer = cli.execute(
-        config,
-        {
-            "verb": "activate",
-            "actor": "me",
-            "id": "a",
-            "watch": None,
-            "accept_schema": False,
-            "applied": None,
-            "discard_on_failure": False,
-        },
-        print,
-    )
+    answer = cli.execute(config, request_of("activate", "--id=a"), print)
     assert answer["ok"]
     assert sentence(answer).startswith("a is live, the first release. It could not be recorded")
 
@@ -440,16 +429,7 @@ def test_a_lease_that_cannot_be_noted_begins_nothing_and_ends_nothing(config, ho
     locks = cli.Locks(config.private_run, config.state)
     with locks.verb("lock", "me"):
         lease = locks.take("me", "deploy", 60)
-    asked = {
-        "verb": "activate",
-        "actor": "me",
-        "id": "a",
-        "watch": None,
-        "accept_schema": False,
-        "applied": None,
-        "discard_on_failure": False,
-        "token": lease.token,
-    }
+    asked = request_of("activate", "--id=a", f"--token={lease.token}")
     original = cli.Locks._renew
     monkeypatch.setattr(cli.Locks, "_renew", full)
     answer = cli.execute(config, asked, print)

@@ -19,6 +19,7 @@ from releasectl.errors import Refusal
 from releasectl.hooks import DIRECTORY, POINTS, Hooks
 from releasectl.names import Generation
 from releasectl.systemd import Ended, run_bounded
+from tests.unit.releasectl.conftest import request_of
 
 
 def put(directory: Path, name: str, script: str = "exit 0") -> Path:
@@ -358,10 +359,9 @@ def test_they_are_in_the_answer_and_in_the_record_also_when_nothing_changed(conf
     monkeypatch.setattr(cli, "Systemd", lambda: host.systemd)
     put(config.release_dir("a"), "after_migrate", "echo 12 books indexed")
     put(config.release_dir("a"), "after_activate", "echo cache away; exit 2")
-    migrated = cli.execute(config, {"verb": "migrate", "actor": "me", "id": "a", "plan": False, "app": None}, print)
+    migrated = cli.execute(config, request_of("migrate", "--id=a"), print)
     assert (migrated["ok"], migrated["changed"]) == (True, False)
-    asked = {"verb": "activate", "actor": "me", "id": "a", "watch": None, "discard_on_failure": False}
-    activated = cli.execute(config, asked, print)
+    activated = cli.execute(config, request_of("activate", "--id=a"), print)
     assert activated["ok"]
     assert activated["message"].endswith("Warning: the hook after_activate of a failed (exit status 2, cache away).")
     (record,) = config.events.iterdir()
@@ -376,8 +376,7 @@ def test_they_are_in_the_answer_and_in_the_record_also_when_nothing_changed(conf
 def test_a_refusal_carries_them_too(config, host, units, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(cli, "Systemd", lambda: host.systemd)
     put(config.release_dir("a"), "before_activate", "echo no; exit 1")
-    asked = {"verb": "activate", "actor": "me", "id": "a", "watch": None, "discard_on_failure": True}
-    answer = cli.execute(config, asked, print)
+    answer = cli.execute(config, request_of("activate", "--id=a", "--discard-on-failure"), print)
     assert (answer["ok"], answer["discarded"]) == (False, True)
     assert [ran["output"] for ran in answer["hooks"]] == ["no"]
 

@@ -11,7 +11,7 @@ from releasectl.errors import Refusal
 from releasectl.lock import Locks
 from releasectl.maintenance import Site
 from releasectl.migrations import Record, Schema
-from tests.unit.releasectl.conftest import make_release
+from tests.unit.releasectl.conftest import make_release, request_of
 
 
 @pytest.fixture
@@ -35,9 +35,7 @@ def host(edge, systemd, unhealthy, monkeypatch):
 
 
 def run(config, *words):
-    asked = vars(cli.parser().parse_args(words))
-    asked.pop("json")
-    asked["actor"] = asked["actor"] or "me"
+    asked = request_of(*words)
     if asked["verb"] in ("lock", "unlock"):
         return cli._lease(config, Locks(config.private_run, config.state), asked)
     return cli.execute(config, asked, lambda _line: None, wait=0)

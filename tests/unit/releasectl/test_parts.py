@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from releasectl.lock import Locks
 from releasectl.settings import Settings, environment_file, read_envdir
 from releasectl.state import State, Store
 from releasectl.systemd import sandboxed, telling
+from tests.unit.releasectl.conftest import Quiet
 
 
 @pytest.mark.parametrize(
@@ -200,19 +200,13 @@ def test_drain_waits_for_open_and_for_queued_connections(tmp_path):
     listener.close()
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(Quiet):
     status: list[int]
 
     def do_GET(self):
         self.send_response(self.status.pop(0) if len(self.status) > 1 else self.status[0])
         self.send_header("Location", "/elsewhere")
         self.end_headers()
-
-    def address_string(self):
-        return "unix"
-
-    def log_message(self, format, *args):
-        pass
 
 
 @pytest.fixture

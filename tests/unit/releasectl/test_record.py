@@ -14,7 +14,7 @@ from releasectl.config import Config
 from releasectl.events import Events
 from releasectl.lifecycle import Lifecycle
 from releasectl.lock import Locks
-from tests.unit.releasectl.conftest import FakeSystemd
+from tests.unit.releasectl.conftest import FakeSystemd, request_of
 
 COMMIT = "3f2a9c1d7e44" + "0" * 28
 
@@ -34,17 +34,8 @@ def run(host: Lifecycle, config: Config, systemd: FakeSystemd, monkeypatch: pyte
     monkeypatch.setattr(cli, "Systemd", lambda: systemd)
 
     def verb(name: str, release: str | None = None, **more: object) -> dict[str, object]:
-        asked = {
-            "verb": name,
-            "id": release,
-            "actor": "deployer (ada)",
-            "discard_on_failure": False,
-            "watch": None,
-            "accept_schema": False,
-            "applied": None,
-            **more,
-        }
-        return cli.execute(config, asked, lambda _line: None)
+        words = [name] if release is None else [name, f"--id={release}"]
+        return cli.execute(config, request_of(*words, actor="deployer (ada)", **more), lambda _line: None)
 
     return verb
 

@@ -4,7 +4,6 @@ import socketserver
 import subprocess
 import threading
 import time
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from releasectl import smoke, systemd, verification
 from releasectl.errors import Refusal
 from releasectl.names import Generation
 from releasectl.settings import Settings
+from tests.unit.releasectl.conftest import Quiet
 
 GENERATION = Generation("a", 1)
 
@@ -64,7 +64,7 @@ def test_a_test_says_only_its_path_and_the_rest_is_given():
     assert (test.method, test.status, test.within, test.at) == ("GET", (200,), 10.0, "both")
 
 
-class App(BaseHTTPRequestHandler):
+class App(Quiet):
     """A small app: each path is one behaviour."""
 
     def do_GET(self):
@@ -102,12 +102,6 @@ class App(BaseHTTPRequestHandler):
         self.send_response(302)
         self.send_header("Location", f"/got/{text.decode()}")
         self.end_headers()
-
-    def address_string(self):
-        return "unix"
-
-    def log_message(self, format, *args):
-        pass
 
 
 @pytest.fixture
