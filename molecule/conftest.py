@@ -1,6 +1,4 @@
-"""What every scenario's tests have: the lab's hosts, asked as root by the container engine, and the lab's facts.
-
-The engine's way in works whatever a role did to sshd, and is not what is tested."""
+"""What every scenario's tests have: the lab's hosts, asked as root from inside, and the lab's facts."""
 
 from __future__ import annotations
 
@@ -19,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import testinfra
+
+from tests import inside
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = os.environ.get("SLIPWAY_LAB") or "molecule"
@@ -53,12 +52,12 @@ def lab() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app1(lab: dict[str, Any]) -> Any:
-    return testinfra.get_host(f"docker://{lab['hosts']['app1']['container']}")
+    return inside.host(lab["hosts"]["app1"]["container"])
 
 
 @pytest.fixture(scope="session")
 def data1(lab: dict[str, Any]) -> Any:
-    return testinfra.get_host(f"docker://{lab['hosts']['data1']['container']}")
+    return inside.host(lab["hosts"]["data1"]["container"])
 
 
 # What a user of the app, a deployer and an operator see.

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import testinfra
 
+from tests import inside
 from tests.fleet import Traffic, wait_until_all_answer
 
 
 @pytest.fixture(scope="session")
 def host(lab: dict[str, Any]) -> Callable[[str], Any]:
-    """A host of the lab by its name, asked by the engine."""
-    return lambda name: testinfra.get_host(f"docker://{lab['hosts'][name]['container']}")
+    """A host of the lab by its name, asked from inside."""
+    return lambda name: inside.host(lab["hosts"][name]["container"])
 
 
 @pytest.fixture(scope="session")
