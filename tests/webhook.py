@@ -14,7 +14,11 @@ from typing import Any
 PORT = 9443
 CANARY = "canary-in-the-address"
 PATH = f"/services/T0/{CANARY}"
-LOOK = "systemctl start slipway-alerts.service"
+# A look that its timer began is not the one that is asked for: to start a unit that is starting is to wait for it.
+LOOK = (
+    "{ while systemctl is-active slipway-alerts.service | grep -q activating; do sleep 0.1; done;"
+    " systemctl start slipway-alerts.service; }"
+)
 
 
 class Webhook:

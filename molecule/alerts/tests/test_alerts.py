@@ -98,12 +98,11 @@ def test_a_full_file_system_is_told_by_space_and_by_inodes(app1, webhook, over):
 
 
 @pytest.fixture
-def short_certificate(lab, app1, monkeypatch):
+def short_certificate(lab, app1):
     """A generation of the edge's certificate with ten days left, which `live` leads to."""
     known = secrets(lab)
-    monkeypatch.setattr(pki, "SERVER_DAYS", 10)
     authority = (known["ca_certificate"], known["ca_private_key"])
-    certificate, key = pki.new_server(authority, ["app1", lab["edge_name"]], [lab["edge_address"]])
+    certificate, key = pki.new_server(authority, ["app1", lab["edge_name"]], [lab["edge_address"]], days=10)
     before = app1.check_output(f"readlink {TLS}/live")
     app1.check_output(f"cp -a {TLS}/{before} {TLS}/store/short")
     for name, content in (("fullchain.pem", certificate), ("privkey.pem", key)):
