@@ -173,7 +173,8 @@ def featherweight(app: Path, number: str) -> None:
     wanted = re.findall(r"^(?:gunicorn|packaging)==[^\n]*(?:\n    --hash[^\n]*)+", lock, re.MULTILINE)
     if len(wanted) != 2:
         raise SystemExit("cargo: gunicorn and packaging are not in the bookshop's lock: bring lab/cargo.py up to date")
-    (app / "requirements.lock").write_text("\n".join(wanted) + "\n")
+    # Each with a lock of its own, so that each builds.
+    (app / "requirements.lock").write_text("\n".join([f"# {number}", *wanted]) + "\n")
 
 
 VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {

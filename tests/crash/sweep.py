@@ -174,6 +174,8 @@ class Sweep:
             self.ensure(self.ids[2])
         elif verb == "prepare" and CONFIG.release_dir(self.ids[2]).exists():
             self.must("discard", "--id", self.ids[2])
+            # Its virtual environment, too, which would be there already otherwise.
+            self.must("prune", "--keep", "1000")
         elif verb == "reconcile":
             # There must be something to settle: a switch that died right after its point of no return.
             killed(["activate", "--id", self.other()], "--kill-at", str(self.point_of_no_return()), "--after")
@@ -256,6 +258,7 @@ class Sweep:
         found = [f"drift: {line}" for line in status["drift"]]
         known = {release["id"] for release in status["releases"]}
         found += [f"half release {path.name}" for path in CONFIG.releases.iterdir() if path.name not in known]
+        found += [f"half venv {path}" for path in CONFIG.venvs.iterdir() if not (path / "venv.json").exists()]
         places = (CONFIG.current.parent, CONFIG.run, CONFIG.state, CONFIG.private_run)
         found += [f"file {path}" for place in places for path in place.glob(".*.new")]
         found += [f"file {path}" for path in CONFIG.static.rglob(".*.new")]
@@ -299,8 +302,8 @@ def thin_out(calls: list[dict[str, Any]], every: bool) -> list[int]:
     def kind(call: dict[str, Any]) -> tuple[str, ...]:
         path = Path(call["path"])
         parts = path.parts if path.is_absolute() else ()
-        # /opt/app/releases/<id>/venv/…: what a release holds is one place; everything else is its own.
-        inside = parts[:6] if len(parts) > 6 and parts[3] == "releases" else parts
+        # /opt/app/releases/<id>/src/…, /opt/app/venvs/<name>/lib/…: what they hold is one place; all else is its own.
+        inside = parts[:6] if len(parts) > 6 and parts[3] in ("releases", "venvs") else parts
         bulk = call["call"] if len(parts) > 6 or not path.is_absolute() else call["number"]
         return (str(bulk), *inside)
 

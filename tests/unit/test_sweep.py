@@ -11,7 +11,7 @@ from releasectl.config import Config
 
 
 def test_a_build_that_outlived_its_verb_is_stopped_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = Config(releases=tmp_path / "releases", state=tmp_path / "state")
+    config = Config(releases=tmp_path / "releases", venvs=tmp_path / "venvs", state=tmp_path / "state")
     (config.releases / "half" / "venv").mkdir(parents=True)
     config.state.mkdir()
     calls: list[list[str]] = []

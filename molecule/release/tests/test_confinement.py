@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import shlex
 import subprocess
 import tarfile
@@ -318,7 +319,7 @@ def spy(own):
         "environment": " ".join(sorted(os.environ)),
         "settings": listing("/etc/app"), "private": listing("/run/slipway"), "run": listing("/run/app"),
         "incoming": listing("/opt/app/incoming"), "state": listing("/var/lib/app"), "events": listing("/var/log/app/releases"),
-        "releases": listing("/opt/app/releases"), "home": listing("/home/deployer"),
+        "releases": listing("/opt/app/releases"), "venvs": listing("/opt/app/venvs"), "home": listing("/home/deployer"),
         "shadow": attempt(lambda: open("/etc/shadow").read()),
         "init": attempt(lambda: open("/proc/1/environ").read() and ""),
         "others": attempt(lambda: "saw" if [p for p in os.listdir("/proc") if p.isdigit()
@@ -345,6 +346,7 @@ def judged(report: dict[str, str], known: list[str]) -> None:
     assert got == {}
     assert report["settings"].startswith("no:") or report["settings"] == "saw "
     assert report["releases"] == "saw try-1"
+    assert re.fullmatch(r"saw ([0-9a-f]{16})?", report["venvs"]), "at most its own"
     assert report["others"].startswith("no:") or report["others"] == "none"
     assert not report["uid"].startswith("0 ")
     assert not [name for name in report["environment"].split() if name.startswith(("SUDO_", "LEASE"))]

@@ -126,6 +126,9 @@ def test_the_next_one_takes_over_without_a_lost_request_and_is_told(app1, ops, e
     assert watch.releases == {one["id"], two["id"]}
     assert watch.asked > 50
     assert two["version"] in edge.get("/").text
+    venvs = app1.check_output(f"readlink /opt/app/releases/{one['id']}/venv /opt/app/releases/{two['id']}/venv").split()
+    assert len(venvs) == 2
+    assert len(set(venvs)) == 1, "they have the same lock"
 
 
 def test_an_artifact_is_found_from_where_one_types_and_what_is_live_is_refused(ops, edge, two, tmp_path):
@@ -214,6 +217,9 @@ def test_a_pruned_one_is_refused_by_that_reason(app1, ops, edge, cargo, one, two
     answer = ops.releasectl("prune", "--keep=1")
     assert one["id"] in answer["removed"]
     assert releases(app1) == {two["id"], three["id"]}, "the live and the previous one stay"
+    assert app1.check_output("ls /opt/app/venvs").split() == [
+        app1.check_output(f"basename $(readlink /opt/app/releases/{two['id']}/venv)")
+    ], "what the pruned one had is theirs as well"
     run = ops.rollback(one["id"])
     assert run.code != 0
     assert "pruned" in run.closing

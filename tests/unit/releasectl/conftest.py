@@ -73,7 +73,18 @@ def config(tmp_path: Path) -> Config:
         memory_check=False,
         **{
             name: tmp_path / name
-            for name in ("releases", "current", "incoming", "state", "env", "run", "private_run", "static", "events")
+            for name in (
+                "releases",
+                "venvs",
+                "current",
+                "incoming",
+                "state",
+                "env",
+                "run",
+                "private_run",
+                "static",
+                "events",
+            )
         },
     )
     for path in (made.releases, made.incoming, made.state, made.run, made.private_run, made.static, made.events):

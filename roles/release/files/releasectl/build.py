@@ -8,19 +8,19 @@ import os
 import pwd
 import re
 import shutil
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from . import artifact, budget, migrations, sandbox
+from . import artifact, budget, migrations, sandbox, venvs
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
 from .files import remove_tree, sync_directory, temporary_name, write_json
 from .hooks import Hooks, hook_unit
 from .migrate import MARK, described, inside
+from .ownership import give_to_build_user, make_root_owned
 from .systemd import run, sandboxed
 
 # What Django's ManifestStaticFilesStorage writes: name.<12 hexadecimal digits>.suffix
@@ -82,6 +82,7 @@ def sweep(config: Config) -> list[str]:
             run(["systemctl", "stop", *(f"releasectl-{step}-{entry.name}.service" for step in ("build", "static"))])
             remove_tree(Path(entry.path))
             removed.append(entry.name)
+    venvs.sweep(config)
     staging = config.state / "staging"
     for left in staging.iterdir() if staging.is_dir() else ():
         left.unlink()
@@ -102,6 +103,10 @@ def prepare(
     # The next one will be much like the last one.
     newest = next(reversed(prepared(config).values()), None)
     expected, files = (newest.disk or newest.bytes, newest.files) if newest else (0, 0)
+    # Its virtual environment, too: whether that can be shared is known once it is unpacked.
+    if newest:
+        shared = venvs.size(config.release_dir(newest.id))
+        expected, files = expected + shared[0], files + shared[1]
     try:
         budget.require_disk(config, release, artifact.size(config.incoming, name), expected, files)
         say("receiving the artifact")
@@ -130,6 +135,7 @@ def prepare(
         if isinstance(error, (Refusal, OSError)):
             mine.build_failed(str(error))
         remove_tree(directory)
+        venvs.prune(config)
         if isinstance(error, OSError):
             raise Refusal(
                 f"Preparing {release} failed: {error.strerror} ({error.filename or config.releases});"
@@ -154,12 +160,13 @@ def _make(config: Config, directory: Path, release: str, say: Callable[[str], No
     """From code to a release that is root's."""
     mine.check()
     _build_hook(config, mine, "before_build", [config.build_cache], network=True)
-    say("building the virtual environment")
-    _build_environment(config, directory, release)
+    say("providing the virtual environment")
+    if venvs.provide(config, directory, release):
+        say("that of the same requirements is there already")
     say("collecting static files")
     known = _collect_static(config, directory, release)
     _build_hook(config, mine, "after_build", [directory / "static"], network=False)
-    measured = _make_root_owned(directory)
+    measured = make_root_owned(directory)
     # Those that run later are as the build left them.
     mine.check()
     return Made(known, *measured)
@@ -175,55 +182,13 @@ def _build_hook(config: Config, mine: Hooks, point: str, writable: list[Path], n
         for name in [".", *names, *files]:
             os.lchown(os.path.join(parent, name), builder.pw_uid, builder.pw_gid)
     mine.build(point, [source, *writable], network)
-    _make_root_owned(source)
-
-
-def _own(config: Config, *paths: Path) -> None:
-    for path in paths:
-        path.mkdir(mode=0o755)
-        shutil.chown(path, config.build_user, config.build_user)
-
-
-def _build_environment(config: Config, directory: Path, release: str) -> None:
-    requirements = directory / "src" / config.requirements
-    if requirements.is_symlink() or not requirements.is_file():
-        raise Refusal(
-            f"The artifact has no {config.requirements} at its top: lock the app's requirements with hashes"
-            " (uv pip compile --generate-hashes) or set app_requirements."
-        )
-    venv = directory / "venv"
-    _own(config, venv)
-    script = (
-        'set -e; "$1" venv --quiet --allow-existing --python "$2" "$3";'
-        ' exec "$1" pip sync --quiet --require-hashes --python "$3/bin/python" "$4"'
-    )
-    environment = {
-        "HOME": str(config.build_cache),
-        "UV_CACHE_DIR": str(config.build_cache / "uv"),
-        "UV_LINK_MODE": "copy",
-        # An edge has a release for its static files: what never runs there need not be compiled.
-        "UV_COMPILE_BYTECODE": "1" if config.processes else "0",
-        "UV_PYTHON_DOWNLOADS": "never",
-        "UV_NO_CONFIG": "1",
-        "UV_NO_PROGRESS": "1",
-        # The authorities that the host's owner chose, not those that uv brings along.
-        "UV_SYSTEM_CERTS": "1",
-        **config.build_environment,
-    }
-    sandboxed(
-        f"releasectl-build-{release}",
-        ["/bin/sh", "-c", script, "sh", str(config.uv), config.python_version, str(venv), str(requirements)],
-        sandbox.build(config, directory, [venv, config.build_cache]),
-        environment,
-        config.build_timeout,
-        f"Installing {config.requirements}",
-    )
+    make_root_owned(source)
 
 
 def _collect_static(config: Config, directory: Path, release: str) -> tuple[migrations.Record, ...] | None:
     """Collect the static files and, by the same start of Django, learn what each of the migrations does."""
     static = directory / "static"
-    _own(config, static)
+    give_to_build_user(config, static)
     environment = {
         "HOME": "/nonexistent",
         **sandbox.environment(config, release),
@@ -243,36 +208,6 @@ def _collect_static(config: Config, directory: Path, release: str) -> tuple[migr
         lambda line: said.append(line) if line.startswith(MARK) else None,
     )
     return described(said)
-
-
-def _make_root_owned(directory: Path) -> tuple[int, int, int]:
-    """Give the release to root, readable by all and writable by nobody else; return the bytes in its files, the
-    bytes that it takes on the disk, and how many entries it has.
-
-    No process of the build user is left by now, so nothing changes underneath. Links are not followed.
-    """
-    size = disk = count = 0
-    for parent, names, files in os.walk(directory):
-        for name in [".", *names, *files]:
-            path = os.path.join(parent, name)
-            status = os.lstat(path)
-            disk += status.st_blocks * 512
-            count += 1
-            if stat.S_ISLNK(status.st_mode):
-                os.lchown(path, 0, 0)
-                continue
-            if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-                raise Refusal(
-                    f"The build made a special file, {path}: a release holds only files, directories and links."
-                )
-            executable = stat.S_ISDIR(status.st_mode) or status.st_mode & 0o100
-            os.chown(path, 0, 0)
-            os.chmod(path, 0o755 if executable else 0o644)
-            if stat.S_ISREG(status.st_mode):
-                if status.st_nlink > 1:
-                    raise Refusal(f"The build made a hard link, {path}: whoever holds the other name could change it.")
-                size += status.st_size
-    return size, disk, count
 
 
 def _revision(directory: Path) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, cache, crossing, names, record, status, watch
+from . import budget, build, cache, crossing, names, record, status, venvs, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -321,6 +321,7 @@ class Verbs:
     def do_prune(self) -> Answer:
         keep = self.asked["keep"] or self.config.keep
         removed = self.lifecycle.prune(keep)
+        venvs.prune(self.config)
         kept = list(build.prepared(self.config))
         files = build.prune_static(self.config, kept, older_than=30 * 86_400)
         cached = cache.bound(self.config, kept, self.say)

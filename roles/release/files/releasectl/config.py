@@ -28,6 +28,8 @@ class Config:
     processes: tuple[str, ...] = ("gunicorn",)
 
     releases: Path = Path("/opt/app/releases")
+    # One for each lock file that a release was made with: see venvs.py.
+    venvs: Path = Path("/opt/app/venvs")
     current: Path = Path("/opt/app/current")
     incoming: Path = Path("/opt/app/incoming")
     state: Path = Path("/var/lib/app")
@@ -113,6 +115,7 @@ class Config:
             self.state / "staging",
         ):
             path.mkdir(mode=0o700, exist_ok=True)
+        self.venvs.mkdir(mode=0o755, exist_ok=True)
 
     def generation_socket(self, generation: object) -> Path:
         """The socket on which one generation listens."""

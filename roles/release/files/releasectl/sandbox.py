@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from .config import Config
@@ -9,13 +10,15 @@ from .systemd import CONFINED
 
 
 def build(config: Config, directory: Path, writable: list[Path], working: Path | None = None) -> list[str]:
-    """As the build user: no settings, no running release and no other build. ``directory`` can be read, of it only
-    ``writable`` be written; ``working`` is where it starts, by default the release's code.
+    """As the build user: no settings, no running release and no other build. ``directory`` and its virtual environment
+    can be read, and only ``writable`` be written; ``working`` is where it starts, by default the release's code.
     """
     hidden = " ".join(
         f"-{path}"
         for path in (config.env.parent, config.private_run, config.run, config.incoming, config.state, config.events)
     )
+    venv = directory / "venv"
+    shared = [Path(os.readlink(venv))] if venv.is_symlink() else []
     return [
         f"User={config.build_user}",
         f"Group={config.build_user}",
@@ -25,6 +28,8 @@ def build(config: Config, directory: Path, writable: list[Path], working: Path |
         "IOSchedulingClass=idle",
         "ProtectSystem=strict",
         f"TemporaryFileSystem={config.releases}:ro",
+        f"TemporaryFileSystem={config.venvs}:ro",
+        *(f"BindReadOnlyPaths={path}" for path in shared),
         *(() if directory in writable else (f"BindReadOnlyPaths={directory}",)),
         *(f"BindPaths={path}" for path in writable),
         f"InaccessiblePaths={hidden}",
