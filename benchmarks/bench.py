@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import Any
 
-from benchmarks import edge
+from benchmarks import anatomy, edge
 from benchmarks.baselines import Baseline, Capistrano, Script, install_capistrano
 from benchmarks.loadgen import Load, LoadError
 from benchmarks.site import Site, load_average
@@ -47,6 +48,7 @@ class Bench:
         self.story = Story(STEPS, self.reports / "bench.log")
         self.switch_seconds: dict[str, list[float]] = {}
         self.times: dict[str, dict[str, list[Ran]]] = {}
+        self.anatomies: dict[str, anatomy.Anatomy] = {}
         self.witnessed: dict[str, Any] = {}
         self.site_tasks = 0
 
@@ -81,8 +83,8 @@ class Bench:
             self.playbook("site")
             return site
 
-    def playbook(self, name: str, *more: str) -> Ran:
-        return self.story.run(["ansible-playbook", *INVENTORY, f"playbooks/{name}.yml", *more])
+    def playbook(self, name: str, *more: str, environment: dict[str, str] | None = None) -> Ran:
+        return self.story.run(["ansible-playbook", *INVENTORY, f"playbooks/{name}.yml", *more], environment)
 
     def deploy(self, artifact: str) -> Ran:
         return self.playbook("deploy", "-e", f"release_artifact={artifact}")
@@ -221,34 +223,44 @@ class Bench:
         first = int(time.time()) % 900_000 + 10
         fresh = variants([f"good-{first + place}" for place in range(self.repeats + 1)], self.lab)
         artifacts = [made["artifact"] for made in fresh.values()]
+        recorder = anatomy.Recorder(self.site)
         with ExitStack() as standing:
             for baseline in baselines:
                 standing.enter_context(baseline.ready())
             for place, artifact in enumerate(artifacts):
                 ran = {"playbook": self.deploy(artifact)}
+                on_host = recorder.seconds()
                 ran |= {baseline.title: baseline.deploy(artifact) for baseline in baselines}
                 if place == 0:
                     continue  # warms the caches
-                self.note("deploy", ran)
+                self.note("deploy", ran, on_host)
                 back = artifacts[place - 1]
                 ran = {"playbook": self.playbook("rollback")}
-                self.note("rollback", ran | {one.title: one.rollback(back) for one in baselines})
+                on_host = recorder.seconds()
+                self.note("rollback", ran | {one.title: one.rollback(back) for one in baselines}, on_host)
+        # Counting costs a little: these two are not timed.
+        for name, words in (("deploy", ["-e", f"release_artifact={artifacts[-1]}"]), ("rollback", [])):
+            with anatomy.counted() as trips:
+                counted = self.playbook(name, *words, environment=trips.environment)
+                self.anatomies[name].tasks, self.anatomies[name].trips = anatomy.tasks(counted), trips.count()
         # Not while another door is open: site.yml would close it.
         for _ in range(min(self.repeats, 3)):
             ours = self.playbook("site")
             self.expect_idle(ours)
             self.note("no-op site", {"playbook": ours, "script": script.run("site")})
 
-    def note(self, name: str, ran: dict[str, Ran]) -> None:
+    def note(self, name: str, ran: dict[str, Ran], on_host: float | None = None) -> None:
         for way, one in ran.items():
             self.times.setdefault(name, {}).setdefault(way, []).append(one)
+        if on_host is not None:
+            self.anatomies.setdefault(name, anatomy.Anatomy()).host_seconds.append(on_host)
 
     def expect_idle(self, ran: Ran) -> None:
         recap = [line for line in ran.output.splitlines() if " changed=" in line and " ok=" in line]
         changed = sum(int(line.split("changed=")[1].split()[0]) for line in recap)
         if not recap or changed:
             raise StepFailed(f"the no-op site changed {changed} things: its time says nothing", ran.log)
-        self.site_tasks = max(int(line.split(" ok=")[1].split()[0]) for line in recap)
+        self.site_tasks = anatomy.tasks(ran)
 
     # What came of it.
     def summary(self) -> int:
@@ -289,6 +301,8 @@ class Bench:
         self.story.say(
             f"\nTimes, medians of {self.repeats} (no-op site: {min(self.repeats, 3)}), not under load:\n" + table(times)
         )
+        for name, made in self.anatomies.items():
+            self.story.say(made.sentence(name, [ran.seconds for ran in self.times[name]["playbook"]]))
         if self.site_tasks:
             site = statistics.median(ran.seconds for ran in self.times["no-op site"]["playbook"])
             self.story.say(
@@ -365,6 +379,7 @@ class Bench:
                 for way, runs in ways.items()
             },
             "times_table": times,
+            "anatomy": {name: asdict(made) for name, made in self.anatomies.items()},
         }
         (self.reports / "bench.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
 
