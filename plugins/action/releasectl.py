@@ -13,11 +13,10 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 PROGRAM = ["sudo", "-n", "/usr/local/sbin/releasectl"]
-LOOKING = ("status", "history")
+LOOKING = ("status", "history", "preview")
 # Verbs that may be asked again after a cut connection: the same words attach to what still runs, and find what is done.
 REPEATABLE = (
-    "status",
-    "history",
+    *LOOKING,
     "prepare",
     "migrate",
     "activate",
@@ -98,7 +97,7 @@ class ActionModule(ActionBase):
         if not isinstance(verb, str) or not verb:
             raise AnsibleActionFail("releasectl needs a verb, for example 'verb: status'.")
         options = dict(self._task.args.get("options") or {})
-        looking = verb in LOOKING or (verb == "migrate" and options.get("plan") is True)
+        looking = verb in LOOKING or (verb in ("migrate", "rollback") and options.get("plan") is True)
         if self._task.check_mode and not looking:
             return {"skipped": True, "changed": False, "msg": f"releasectl {verb} is not run in check mode."}
         result = self._patiently(verb, options)
@@ -130,7 +129,7 @@ class ActionModule(ActionBase):
                 return self._ask(verb, options)
             except AnsibleConnectionFailure as failure:
                 # The first word to a host is not repeated: that host is simply unreachable.
-                if verb in ("status", "lock") or (verb not in REPEATABLE and not cut):
+                if verb in ("status", "preview", "lock") or (verb not in REPEATABLE and not cut):
                     raise
                 if time.monotonic() > deadline:
                     message = (

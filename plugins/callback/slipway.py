@@ -38,6 +38,7 @@ SPEAKING = (
     "releasectl",
     "edge_check",
     "release_check",
+    "release_preview",
     "release_verdict",
     "audit_plan",
     "audit_report",

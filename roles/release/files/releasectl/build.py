@@ -71,6 +71,12 @@ def prepared(config: Config) -> dict[str, Release]:
     return {release.id: release for release in sorted(found, key=lambda release: (release.prepared_at, release.id))}
 
 
+def expectation(config: Config) -> tuple[int, int]:
+    """The bytes and the files that the next release will take: it will be much like the last one."""
+    newest = next(reversed(prepared(config).values()), None)
+    return (newest.disk or newest.bytes, newest.files) if newest else (0, 0)
+
+
 def sweep(config: Config) -> list[str]:
     """Remove what a killed verb left: half releases and received archives. Runs under the flock, when nobody builds."""
     removed = []
@@ -99,9 +105,7 @@ def prepare(
     staging = config.state / "staging"
     staging.mkdir(mode=0o700, exist_ok=True)
     archive = staging / f"{release}.tar.gz"
-    # The next one will be much like the last one.
-    newest = next(reversed(prepared(config).values()), None)
-    expected, files = (newest.disk or newest.bytes, newest.files) if newest else (0, 0)
+    expected, files = expectation(config)
     try:
         budget.require_disk(config, release, artifact.size(config.incoming, name), expected, files)
         say("receiving the artifact")
