@@ -12,6 +12,7 @@ source gives the same commit and the same bytes: asking twice changes nothing.
   hooked-<n>         like good-<n>, and lab/hook is its hook at every point
   half-migration     the first of its two migrations adds a column, the second fails
   rename-<n>         like good-<n>, and renames the column that the first of half-migration adds
+  drop-<n>           like good-<n>, and its migrations add a column and drop it again
   bad                /readyz answers 500: the release is refused by its health gate
   crash              the process ends with an import error when it starts
   hang               /readyz never answers
@@ -94,6 +95,18 @@ class Migration(migrations.Migration):
 '''
 
 
+DROPPED = '''"""Nobody wrote under another name after all."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("bookshop", "0003_pen")]
+
+    operations = [migrations.RemoveField("author", "pen")]
+'''
+
+
 def replace(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     if old not in text:
@@ -146,6 +159,12 @@ def rename(app: Path, number: str) -> None:
     (app / "bookshop" / "migrations" / "0004_pen_name.py").write_text(PEN_NAME)
 
 
+def drop(app: Path, number: str) -> None:
+    good(app, number)
+    (app / "bookshop" / "migrations" / "0003_pen.py").write_text(PEN)
+    (app / "bookshop" / "migrations" / "0004_drop_pen.py").write_text(DROPPED)
+
+
 def bad(app: Path, _number: str) -> None:
     replace(app / "bookshop" / "health.py", "status=200 if good else 503", "status=500")
 
@@ -183,13 +202,14 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "hooked": (BOOKSHOP, hooked),
     "half-migration": (BOOKSHOP, half_migration),
     "rename": (BOOKSHOP, rename),
+    "drop": (BOOKSHOP, drop),
     "bad": (BOOKSHOP, bad),
     "crash": (BOOKSHOP, crash),
     "hang": (BOOKSHOP, hang),
     "sour": (BOOKSHOP, sour),
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
-NUMBERED = ("good", "migration", "rename", "hooked", "featherweight")
+NUMBERED = ("good", "migration", "rename", "drop", "hooked", "featherweight")
 
 
 def parse(name: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 PROGRAM = ["sudo", "-n", "/usr/local/sbin/releasectl"]
-LOOKING = ("status", "history", "preview")
+LOOKING = ("status", "history", "preview", "dumps")
 # Verbs that may be asked again after a cut connection: the same words attach to what still runs, and find what is done.
 REPEATABLE = (
     *LOOKING,
@@ -129,7 +129,7 @@ class ActionModule(ActionBase):
                 return self._ask(verb, options)
             except AnsibleConnectionFailure as failure:
                 # The first word to a host is not repeated: that host is simply unreachable.
-                if verb in ("status", "preview", "lock") or (verb not in REPEATABLE and not cut):
+                if verb in ("status", "preview", "dumps", "lock") or (verb not in REPEATABLE and not cut):
                     raise
                 if time.monotonic() > deadline:
                     message = (

@@ -45,7 +45,7 @@ SPEAKING = (
     "maintenance",
     "release_status",
 )
-PLAYBOOKS = ("deploy", "rollback", "migrate", "audit_host", "patch", "maintenance", "status")
+PLAYBOOKS = ("deploy", "rollback", "migrate", "restore_point", "audit_host", "patch", "maintenance", "status")
 
 
 class Mute:

@@ -12,7 +12,6 @@ from releasectl import cli, migrations, preview
 from releasectl.errors import Refusal
 from releasectl.lock import Locks
 from releasectl.migrations import Record
-
 from tests.unit.releasectl.conftest import request_of
 
 SHA = "1" * 64

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, cache, crossing, names, preview, record, status, watch
+from . import budget, build, cache, crossing, names, preview, record, restoring, status, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -101,6 +101,9 @@ def parser() -> Parser:
     migrate = verb("migrate", "apply a release's database migrations, unless they break the one that runs")
     ident(migrate, False, "a prepared release (default: the live one)")
     migrate_arguments(migrate)
+    verb("dump", "make a restore point of the database, at the place where they are kept")
+    verb("dumps", "list the restore points; changes nothing", token=False)
+    restoring.arguments(verb("restore", "put a restore point into an empty database"))
     activate = verb("activate", "make a prepared release live once it is healthy")
     ident(activate, True, "a prepared release")
     activate.add_argument("--discard-on-failure", action="store_true", help="remove the release when it is refused")
@@ -261,6 +264,12 @@ class Verbs:
         with hooks.migrating(self.lifecycle.settings.current()):
             return Migration(self.config, release, live, self.say).run(asked, path)
 
+    def do_dump(self) -> Answer:
+        return restoring.dump(self.lifecycle)
+
+    def do_restore(self) -> Answer:
+        return restoring.restore(self.lifecycle, self.asked)
+
     def do_activate(self) -> Answer:
         release = self.asked["id"]
         before = self.lifecycle.live_release()
@@ -404,6 +413,8 @@ def run_verb(config: Config, asked: Answer) -> Answer:
     if verb == "rollback" and asked["plan"]:
         planned = preview.rollback(Lifecycle(config, Systemd()), asked["id"], asked["accept_schema"])
         return {"ok": True, "verb": verb, "changed": False, **planned}
+    if verb == "dumps":
+        return {"ok": True, "verb": verb, "changed": False, **restoring.listing(config)}
     if verb == "history":
         events = Events(config.events).recent(asked["limit"])
         return {"ok": True, "verb": verb, "changed": False, "message": record.as_text(events), "events": events}
