@@ -152,6 +152,15 @@ def check_restore_point(given: dict[str, Any]) -> None:
         raise Refused("release_restore_point_recipient is no public key of age, age1…: 'age-keygen' makes a pair.")
 
 
+def check_canary(value: Any) -> None:
+    try:
+        good = not isinstance(value, bool) and 0 <= float(value) <= WATCH_MOST / 60
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise Refused(f"release_canary_minutes is {short(str(value))}, not a number from 0 to {WATCH_MOST // 60}.")
+
+
 def known_names(specs: Path = SPECS) -> set[str]:
     entries = yaml.safe_load(specs.read_text())["argument_specs"]
     return {name for entry in entries.values() for name in entry.get("options", {})}
@@ -164,7 +173,7 @@ class ActionModule(ActionBase):
     ``notices`` is who will be told: ``to``, within ``seconds``, with links into ``repository``.
     """
 
-    _VALID_ARGS = frozenset(("artifact", "id", "notices", "restore_point", "smoke_tests", "watch"))
+    _VALID_ARGS = frozenset(("artifact", "canary", "id", "notices", "restore_point", "smoke_tests", "watch"))
     _requires_connection = False
     _supports_check_mode = True
 
@@ -175,6 +184,7 @@ class ActionModule(ActionBase):
             check_names([str(name) for name in task_vars or {}], known_names())
             smoke.parse(arguments.get("smoke_tests", []))
             check_watch(arguments.get("watch", 0))
+            check_canary(arguments.get("canary", 0))
             check_restore_point(dict(arguments.get("restore_point") or {}))
             if arguments.get("notices") is not None:
                 check_notices(dict(arguments["notices"]))

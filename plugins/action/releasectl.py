@@ -84,12 +84,12 @@ def _silence(verb: str, code: int, err: str) -> str:
 
 
 class ActionModule(ActionBase):
-    """`releasectl: {verb: …, options: {id: …}}`; `refuse_live` makes `status` refuse a release that is live.
+    """`releasectl: {verb: …, options: {id: …}}`; `refuse` is a sentence for which it is not even asked.
 
     With `closing: true` its message is what the run ends with.
     """
 
-    _VALID_ARGS = frozenset(("verb", "options", "refuse_live", "closing"))
+    _VALID_ARGS = frozenset(("verb", "options", "refuse", "closing"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -100,17 +100,12 @@ class ActionModule(ActionBase):
         looking = verb in LOOKING or (verb in ("migrate", "rollback") and options.get("plan") is True)
         if self._task.check_mode and not looking:
             return {"skipped": True, "changed": False, "msg": f"releasectl {verb} is not run in check mode."}
+        if sentence := str(self._task.args.get("refuse") or ""):
+            return {"failed": True, "refused": True, "changed": False, "msg": sentence}
         result = self._patiently(verb, options)
-        refused = self._task.args.get("refuse_live")
         live = (result.get("live") or {}).get("release")
         if verb == "status" and not result.get("failed"):
             result["msg"] = f"{live or 'Nothing'} is live."
-        if refused and live == refused:
-            result["failed"] = result["refused"] = True
-            result["msg"] = (
-                f"{refused} is live already, nothing was changed: to start it anew with the settings in force run"
-                " 'sudo releasectl restart' on the host."
-            )
         if self._task.args.get("closing"):
             result["closing"] = result["msg"]
         return result

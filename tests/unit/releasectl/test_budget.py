@@ -395,6 +395,7 @@ def test_a_full_disk_is_one_sentence_in_every_verb(config, host, systemd, monkey
     asked = {
         "verb": verb, "actor": "me", "id": None if verb == "rollback" else "c", "keep": 1, "if_settings_changed": False,
         "plan": False, "app": None, "migration": None, "maintenance": "never", "serving": False,
+        "restore_point": "never",
         "discard_on_failure": False, "watch": None, "accept_schema": False, "applied": None,
     }  # fmt: skip
     answer = cli.execute(config, asked, print)

@@ -410,7 +410,7 @@ def run_verb(config: Config, asked: Answer) -> Answer:
             "changed": False,
             **preview.deploy(Lifecycle(config, Systemd()), locks, asked),
         }
-    if verb == "rollback" and asked["plan"]:
+    if verb == "rollback" and asked.get("plan"):
         planned = preview.rollback(Lifecycle(config, Systemd()), asked["id"], asked["accept_schema"])
         return {"ok": True, "verb": verb, "changed": False, **planned}
     if verb == "dumps":
