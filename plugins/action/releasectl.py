@@ -103,9 +103,8 @@ class ActionModule(ActionBase):
         if sentence := str(self._task.args.get("refuse") or ""):
             return {"failed": True, "refused": True, "changed": False, "msg": sentence}
         result = self._patiently(verb, options)
-        live = (result.get("live") or {}).get("release")
         if verb == "status" and not result.get("failed"):
-            result["msg"] = f"{live or 'Nothing'} is live."
+            result["msg"] = f"{(result.get('live') or {}).get('release') or 'Nothing'} is live."
         if self._task.args.get("closing"):
             result["closing"] = result["msg"]
         return result
