@@ -199,6 +199,7 @@ class Cut:
         return self.answers.pop(0)
 
 
+@pytest.mark.failure("ssh-cut")
 @pytest.mark.parametrize(
     ("watching", "asked", "message"),
     [

@@ -239,6 +239,7 @@ def test_a_canary_that_fails_takes_every_host_back(ops, edge, host, cargo, traff
     assert entries(host("app2"), release=cargo["sour"]["id"]) == [], "the second host never had it"
 
 
+@pytest.mark.failure("host-away")
 @pytest.mark.full
 def test_a_host_that_was_away_is_named_and_catches_up(ops, cargo, serving):
     new = cargo["good-3"]
@@ -291,6 +292,7 @@ def test_a_rollback_under_load_loses_nothing(ops, edge, traffic, cargo, serving)
     assert len(seen.gets["by_release"]) == 2
 
 
+@pytest.mark.failure("host-away")
 def test_a_host_that_dies_under_load_is_not_missed(lab, ops, app1, traffic, serving):
     container = lab["hosts"]["app1"]["container"]
     with traffic("a host of the app dies") as seen:

@@ -147,6 +147,7 @@ def test_it_goes_back_into_an_empty_database_and_no_other(
     assert f"the database {RESTORED} is not empty" in again.closing
 
 
+@pytest.mark.failure("restore-point-fails")
 def test_a_place_that_is_away_stops_the_deploy_before_the_migration(
     place: Any, before: str, ops: Any, data1: Any, sql: Any, dropping: Any
 ) -> None:

@@ -176,6 +176,7 @@ def test_what_is_done_to_a_table_that_is_new_as_well_breaks_nothing(shop):
     assert shop.migrate("b")["applied"] == ["shop.m2", "shop.m3"]
 
 
+@pytest.mark.failure("migration-fails")
 @pytest.mark.parametrize(
     ("attribute", "state"),
     [("atomic = True", "rolled back by the database"), ("atomic = False", "not atomic, so it may be half applied")],
@@ -209,6 +210,7 @@ def test_what_loses_data_waits_for_a_restore_point(shop, monkeypatch):
     assert len(seen) == 1
 
 
+@pytest.mark.failure("migration-hangs")
 def test_one_that_is_cut_off_says_what_was_applied_by_then(shop):
     shop.release("b", 2, m1=(FIRST,), m2=(NULLABLE,), m3=("M.RunPython(lambda *_: __import__('time').sleep(30))",))
     shop.kill_after = '"start", "migration": "shop.m3"'

@@ -280,6 +280,7 @@ def test_the_site_is_closed_before_the_dump(config, monkeypatch):
     assert "would break" in answer.message
 
 
+@pytest.mark.failure("restore-point-fails")
 def test_without_it_nothing_is_migrated(config, monkeypatch):
     calls, refusal = migrate(config, monkeypatch, (FINE, LOSES), "auto", "closed", error="The disk is full.")
     assert calls == ["dumped"]
