@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
 
     _VALID_ARGS = frozenset(
         (
-            *("artifact", "requirements", "close", "release", "revision", "checkout", "maintenance"),
+            *("artifact", "requirements", "close", "release", "revision", "checkout", "maintenance", "restore_point"),
             *("big_rows", "most_bytes", "most_entries", "free_min_bytes"),
         )
     )
@@ -50,6 +50,7 @@ class ActionModule(ActionBase):
         read.revision = read.revision or str(given.get("revision") or "")
         plan = page.Plan(
             str(given["release"]), read, str(given["requirements"]), str(given["maintenance"]),
+            str(given["restore_point"]),
             int(given["big_rows"]), int(given["most_bytes"]), int(given["most_entries"]), int(given["free_min_bytes"]),
         )  # fmt: skip
         places = [Path(str(given["checkout"])).expanduser()] if given.get("checkout") else []

@@ -25,6 +25,7 @@ class Plan:
     contents: Contents
     requirements: str
     maintenance: str = "auto"
+    restore_point: str = "auto"
     big_rows: int = 1_000_000
     most_bytes: int = 1 << 30
     most_entries: int = 50_000
@@ -55,6 +56,7 @@ def make(plan: Plan, hosts: Mapping[str, Mapping[str, Any]], done: commits.Commi
     _requirements(page, plan, hosts)
     _settings(page, hosts)
     closes = _maintenance(page, plan, hosts, harmful)
+    _restore_point(page, plan, hosts, pending)
     if plan.contents.hooks:
         page.tell("hooks", ", ".join(sorted(plan.contents.hooks)))
     for name, said in hosts.items():
@@ -169,6 +171,24 @@ def _maintenance(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, Any
     why = "release_maintenance is 'always'" if plan.maintenance == "always" else listed(i.told() for i in harmful)
     page.tell("maintenance", f"the site would be closed: {why}" if closes else "the site stays open")
     return closes
+
+
+def _restore_point(
+    page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, Any]], pending: Sequence[Record]
+) -> None:
+    lossy = [item for item in pending if any(found.level == "destructive" for found in item.findings)]
+    if not lossy and (plan.restore_point != "always" or not pending):
+        return
+    told = listed(item.told() for item in lossy) or "the migrations"
+    if plan.restore_point == "never":
+        page.tell("restore point", f"none would be made before {told}: release_restore_point is 'never'")
+    elif any(said.get("restore_points") for said in hosts.values()):
+        page.tell("restore point", f"one would be made before {told}")
+    else:
+        page.refused.append(
+            f"A restore point would be made before {told}, and no place for them is set: set"
+            " release_restore_point_target (docs/ops/restore.md), or -e release_restore_point=never."
+        )
 
 
 def _host(page: Preview, plan: Plan, name: str, said: Mapping[str, Any]) -> None:

@@ -134,7 +134,7 @@ ANSWER: dict[str, Any] = {
     "live": "shop-a", "revision": "a" * 40, "prepared": False, "applied": ["shop.0001_initial", "vintage.0001_initial"],
     "requirements": {"django": "5.2.7", "gone": "2"}, "settings": {"added": [], "removed": [], "changed": ["MAIL"]},
     "processes": ["gunicorn"], "disks": [{"paths": ["/opt"], "needed": 2**20, "free": 2**30}], "memory": None,
-    "closed": None, "drift": [], "refused": [],
+    "closed": None, "drift": [], "refused": [], "restore_points": True,
 }  # fmt: skip
 
 
@@ -168,6 +168,15 @@ def test_what_would_be_refused_is_said_with_the_reasons(artifact: Path) -> None:
     refused = make(bare).closing
     assert "no requirements.lock" in refused
     assert "'after_lunch' is none" in refused
+
+
+def test_a_restore_point_is_announced_or_missed(artifact: Path) -> None:
+    assert "one would be made before shop.0002_drop (drops book.code)" in "\n".join(make(artifact).lines)
+    without = make(artifact, {"restore_points": False})
+    assert "no place for them is set: set release_restore_point_target" in without.closing
+    never = make(artifact, {"restore_points": False}, restore_point="never")
+    assert never.refused == []
+    assert "none would be made before" in "\n".join(never.lines)
 
 
 def test_when_nothing_is_live_nothing_can_break(artifact: Path) -> None:

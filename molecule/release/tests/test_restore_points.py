@@ -169,7 +169,8 @@ def test_a_place_that_is_away_stops_the_deploy_before_the_migration(
 
 def test_nothing_of_it_is_left_on_the_host(place: Any, app1: Any) -> None:
     assert Path(place["identity"]).exists()
-    assert app1.check_output("find / -xdev -name '*.dump*' -size +0 2>/dev/null; true") == ""
+    since = "/etc/slipway/restore-point/id_ed25519"
+    assert app1.check_output(f"find / -xdev -name '*.dump*' -newer {since} 2>/dev/null; true") == ""
     assert (
         app1.check_output("systemctl list-units --all --plain --no-legend 'releasectl-point-*' 'releasectl-dump-*'")
         == ""

@@ -106,6 +106,7 @@ def deploy(lifecycle: Lifecycle, locks: Locks, asked: dict[str, Any]) -> dict[st
             for disk in budget.disks(config, 0 if existing else packed, 0 if existing else expected, files)
         ],
         "memory": {"needed": memory.needed, "available": memory.available} if memory else None,
+        "restore_points": bool(config.restore_point_target),
         "closed": seen["maintenance"],
         "drift": seen["drift"],
         "refused": refused,
