@@ -324,3 +324,17 @@ def test_the_password_is_in_no_command():
     assert found["PGPASSWORD"] == "hunter2"
     assert (found["PGSSLMODE"], found["PGSSLROOTCERT"]) == ("verify-full", "/etc/app/ca.pem")
     assert os.environ.get("PGPASSWORD") is None
+
+
+def test_the_apps_modules_are_found_where_the_app_is(django, tmp_path):
+    """With the app's own Python, started in its directory, as a release is; of SQLite there are no restore points."""
+    (tmp_path / "shop_settings.py").write_text(
+        "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': ':memory:'}}\n"
+    )
+    program = str(ROOT / "roles/release/files/inside/slipway_database.py")
+    done = subprocess.run(
+        [django, program, '{"mode": "dump", "database": null}'], cwd=tmp_path, capture_output=True, text=True,
+        env={"PATH": os.environ["PATH"], "DJANGO_SETTINGS_MODULE": "shop_settings"}, check=False,
+    )  # fmt: skip
+    assert done.stderr == "@slipway its database is sqlite, and restore points are of PostgreSQL\n"
+    assert (done.returncode, done.stdout) == (3, "")

@@ -61,6 +61,8 @@ def must_be_empty(connection):
 
 def main(argument):
     asked = json.loads(argument)
+    # Modules are found as `python manage.py` finds them.
+    sys.path[0] = os.getcwd()
     try:
         import django
         from django.db import connection
