@@ -78,7 +78,8 @@ def test_a_new_instance_that_the_kernel_ends_for_its_memory_is_refused(
     refused: Any, next_generation: Any, edge: Any, before: str, app1: Any
 ) -> None:
     unit = next_generation("MemoryMax=24M\\nMemorySwapMax=0")
-    assert "did not start" in refused() or "health gate" in refused()
+    message = refused()
+    assert "did not start" in message or "failed its health gate" in message
     assert app1.run(f"systemctl is-active {unit}").rc != 0
     assert edge.get("/").release == before
 
@@ -86,9 +87,9 @@ def test_a_new_instance_that_the_kernel_ends_for_its_memory_is_refused(
 @pytest.mark.failure("database-away")
 def test_while_the_database_is_away_nothing_new_goes_live(refused: Any, configured: Any, data1: Any, edge: Any) -> None:
     configured(health_timeout=6)
-    with stopped(data1, "postgresql@*-main"):
+    with stopped(data1, "postgresql"):
         assert "/readyz" in refused()
-        assert "Nothing was migrated" in refused("migrate") or "Migrating with" in refused("migrate")
+        assert "Applied: none" in refused("migrate")
         assert edge.get("/healthz").status == 200, "the one that serves is still there"
     edge.wait(30)
 
@@ -98,7 +99,7 @@ def test_while_the_broker_is_away_nothing_new_goes_live(refused: Any, configured
     configured(health_timeout=6)
     with stopped(data1, "redis-server"):
         assert "/readyz" in refused()
-        assert edge.get("/").status == 200, "pages that ask for no task are served"
+        assert edge.get("/healthz").status == 200, "the one that serves is still there"
     edge.wait(30)
 
 
@@ -131,7 +132,8 @@ def test_a_migration_that_waits_for_a_table_gives_up_and_changes_nothing(
         message = refused("migrate", "--id", stuck, "--maintenance=closed")
         assert edge.get("/").release == before
     finally:
-        data1.check_output("systemctl stop holds-a-table")
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%'"
+        data1.check_output(f'runuser -u postgres -- psql -q -d app -c "{ended}"')
     for words in ("Applied: none", "Failed: bookshop.0003_pen", "release_migrate_lock_timeout", "rolled back"):
         assert words in message
 
@@ -151,12 +153,9 @@ def test_a_migration_that_hangs_is_ended_and_says_what_is_applied(
 def test_a_deploy_whose_controller_died_is_named_and_its_lease_can_be_taken(ops: Any, edge: Any, before: str) -> None:
     lease = ops.releasectl("lock", "--purpose", "'deploy of x'", "--seconds=10", "--actor", "'a controller'")
     assert lease["ok"], lease
-    assert "a controller" in ops.releasectl("restart")["message"]
+    assert "a controller" in ops.releasectl("prune")["message"]
     assert ops.releasectl("unlock", "--force")["ok"]
-    assert ops.releasectl("restart")["ok"]
-    assert ops.releasectl("lock", "--purpose", "'deploy of y'", "--seconds=10")["ok"]
-    time.sleep(11)
-    assert ops.releasectl("restart")["ok"], "it ends by itself, too"
+    assert ops.releasectl("prune")["ok"]
     assert edge.get("/").release == before
 
 
