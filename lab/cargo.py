@@ -12,6 +12,9 @@ source gives the same commit and the same bytes: asking twice changes nothing.
   hooked-<n>         like good-<n>, and lab/hook is its hook at every point
   half-migration     the first of its two migrations adds a column, the second fails
   rename-<n>         like good-<n>, and renames the column that the first of half-migration adds
+  drop-<n>           like good-<n>, and its migrations add a column and drop it again
+  stuck-<n>          like good-<n>, and the second of its migrations never ends
+  ticking-<n>        like good-<n>, and /ticks sends events without end
   bad                /readyz answers 500: the release is refused by its health gate
   crash              the process ends with an import error when it starts
   hang               /readyz never answers
@@ -94,6 +97,43 @@ class Migration(migrations.Migration):
 '''
 
 
+SLEEPING = '''"""Waits for something that never comes."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("bookshop", "0003_pen")]
+
+    operations = [migrations.RunSQL("SELECT pg_sleep(3600)", "SELECT 1")]
+'''
+TICKS = """
+
+@require_safe
+def ticks(_request: HttpRequest):
+    from django.http import StreamingHttpResponse
+
+    def events():
+        while True:
+            yield f"data: {settings.RELEASE_ID}\\n\\n"
+            time.sleep(0.5)
+
+    return StreamingHttpResponse(
+        events(), content_type="text/event-stream", headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
+    )
+"""
+DROPPED = '''"""Nobody wrote under another name after all."""
+
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [("bookshop", "0003_pen")]
+
+    operations = [migrations.RemoveField("author", "pen")]
+'''
+
+
 def replace(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     if old not in text:
@@ -146,6 +186,25 @@ def rename(app: Path, number: str) -> None:
     (app / "bookshop" / "migrations" / "0004_pen_name.py").write_text(PEN_NAME)
 
 
+def drop(app: Path, number: str) -> None:
+    good(app, number)
+    (app / "bookshop" / "migrations" / "0003_pen.py").write_text(PEN)
+    (app / "bookshop" / "migrations" / "0004_drop_pen.py").write_text(DROPPED)
+
+
+def stuck(app: Path, number: str) -> None:
+    good(app, number)
+    (app / "bookshop" / "migrations" / "0003_pen.py").write_text(PEN)
+    (app / "bookshop" / "migrations" / "0004_sleeps.py").write_text(SLEEPING)
+
+
+def ticking(app: Path, number: str) -> None:
+    good(app, number)
+    append(app / "bookshop" / "views.py", TICKS)
+    line = '    path("slow", views.slow, name="slow"),\n'
+    replace(app / "config" / "urls.py", line, line + '    path("ticks", views.ticks, name="ticks"),\n')
+
+
 def bad(app: Path, _number: str) -> None:
     replace(app / "bookshop" / "health.py", "status=200 if good else 503", "status=500")
 
@@ -184,13 +243,16 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "hooked": (BOOKSHOP, hooked),
     "half-migration": (BOOKSHOP, half_migration),
     "rename": (BOOKSHOP, rename),
+    "drop": (BOOKSHOP, drop),
+    "stuck": (BOOKSHOP, stuck),
+    "ticking": (BOOKSHOP, ticking),
     "bad": (BOOKSHOP, bad),
     "crash": (BOOKSHOP, crash),
     "hang": (BOOKSHOP, hang),
     "sour": (BOOKSHOP, sour),
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
-NUMBERED = ("good", "migration", "rename", "hooked", "featherweight")
+NUMBERED = ("good", "migration", "rename", "drop", "stuck", "ticking", "hooked", "featherweight")
 
 
 def parse(name: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import random
+import signal
 import socket
 import ssl
 import subprocess
@@ -127,7 +128,8 @@ class Operations:
     def __init__(self, facts: dict[str, Any]) -> None:
         self.facts = facts
 
-    def playbook(self, name: str, *extra: str, cwd: Path = ROOT) -> Run:
+    def begin(self, name: str, *extra: str, cwd: Path = ROOT) -> subprocess.Popen[str]:
+        """Start a playbook, in a process group of its own; what it prints is read from its `stdout`."""
         # Group variables lie beside playbooks/; for other playbooks, beside this other inventory of the same hosts.
         inventory = self.facts["inventory"] if name.startswith("playbooks/") else ".config/molecule/inventory"
         program = Path(sys.executable).with_name("ansible-playbook")
@@ -138,7 +140,7 @@ class Operations:
             "ANSIBLE_NOCOLOR": "1",
             "SLIPWAY_LAB": LAB,
         }
-        done = subprocess.run(
+        return subprocess.Popen(
             command,
             env=environment,
             cwd=cwd,
@@ -146,10 +148,17 @@ class Operations:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
-            check=False,
+            start_new_session=True,
         )
-        return Run(done.returncode, done.stdout)
+
+    def playbook(self, name: str, *extra: str, cwd: Path = ROOT) -> Run:
+        with self.begin(name, *extra, cwd=cwd) as process:
+            try:
+                output, _ = process.communicate(timeout=600)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
+        return Run(process.returncode, output)
 
     def deploy(self, artifact: str, *extra: str, cwd: Path = ROOT) -> Run:
         return self.playbook("playbooks/deploy.yml", "-e", f"release_artifact={artifact}", *extra, cwd=cwd)

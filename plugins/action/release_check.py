@@ -22,7 +22,7 @@ for place in (str(ROOT), str(ROOT / "roles/release/files")):
         sys.path.append(place)
 
 from plugins.notices import channels
-from releasectl import smoke
+from releasectl import points, smoke
 from releasectl.errors import Refusal
 
 WATCH_MOST = 3600  # seconds, as releasectl activate --watch
@@ -135,6 +135,32 @@ def check_watch(value: Any) -> None:
         )
 
 
+HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+) [A-Za-z0-9+/]{40,}={0,3}( .*)?\s*")
+
+
+def check_restore_point(given: dict[str, Any]) -> None:
+    """Refuse a place for restore points that could not be reached, or not be known for the right one."""
+    target, recipient = str(given.get("target") or ""), str(given.get("recipient") or "")
+    if target and not points.TARGET.fullmatch(target):
+        raise Refused(f"release_restore_point_target is {short(target)}, not user@host.")
+    if target and not HOST_KEY.fullmatch(str(given.get("host_key") or "")):
+        raise Refused(
+            "release_restore_point_host_key is not the public host key of release_restore_point_target: set it to what"
+            f" 'ssh-keyscan -t ed25519 {target.partition('@')[2]}' says behind the name, once you have compared it."
+        )
+    if recipient and not points.RECIPIENT.fullmatch(recipient):
+        raise Refused("release_restore_point_recipient is no public key of age, age1…: 'age-keygen' makes a pair.")
+
+
+def check_canary(value: Any) -> None:
+    try:
+        good = not isinstance(value, bool) and 0 <= float(value) <= WATCH_MOST / 60
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise Refused(f"release_canary_minutes is {short(str(value))}, not a number from 0 to {WATCH_MOST // 60}.")
+
+
 def known_names(specs: Path = SPECS) -> set[str]:
     entries = yaml.safe_load(specs.read_text())["argument_specs"]
     return {name for entry in entries.values() for name in entry.get("options", {})}
@@ -147,7 +173,7 @@ class ActionModule(ActionBase):
     ``notices`` is who will be told: ``to``, within ``seconds``, with links into ``repository``.
     """
 
-    _VALID_ARGS = frozenset(("artifact", "id", "notices", "smoke_tests", "watch"))
+    _VALID_ARGS = frozenset(("artifact", "canary", "id", "notices", "restore_point", "smoke_tests", "watch"))
     _requires_connection = False
     _supports_check_mode = True
 
@@ -158,6 +184,8 @@ class ActionModule(ActionBase):
             check_names([str(name) for name in task_vars or {}], known_names())
             smoke.parse(arguments.get("smoke_tests", []))
             check_watch(arguments.get("watch", 0))
+            check_canary(arguments.get("canary", 0))
+            check_restore_point(dict(arguments.get("restore_point") or {}))
             if arguments.get("notices") is not None:
                 check_notices(dict(arguments["notices"]))
             if "artifact" in arguments:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -10,21 +10,27 @@ from ansible.plugins.action import ActionBase
 # What the tasks of a deploy leave behind on each host.
 REGISTERS = ("status", "lease", "prepared", "activated", "trouble", "undone", "discarded", "cleared")
 
+GROUPS = ("edge", "app", "worker", "scheduler")
+
 
 def went(result: Any) -> bool:
     """Whether a registered task ran to a good end."""
     return isinstance(result, Mapping) and not any(result.get(k) for k in ("failed", "skipped", "unreachable"))
 
 
-def judge(hosts: dict[str, dict[str, Any]], check: bool = False) -> dict[str, Any]:
+def there(facts: dict[str, Any], release: str) -> bool:
+    """Whether a host had the release before, and so had nothing to do."""
+    live = (facts.get("status") or {}).get("live") or {}
+    return bool(release) and live.get("release") == release and went(facts.get("lease"))
+
+
+def judge(hosts: dict[str, dict[str, Any]], release: str = "") -> dict[str, Any]:
     """Find the first reason for failure, and who has to go back or to throw the release away."""
     live = [name for name, facts in hosts.items() if went(facts.get("activated"))]
     troubles = {name: facts["trouble"] for name, facts in hosts.items() if facts.get("trouble")}
-    lost = [name for name in hosts if name not in live and name not in troubles]
+    lost = [n for n, facts in hosts.items() if n not in live and n not in troubles and not there(facts, release)]
     # A host is silent because it could not be reached, or because another one failed before it.
     lost = [name for name in lost if not went(hosts[name].get("lease"))] if troubles else lost
-    if check:
-        lost = []
     reasons = [(name, _sentence(trouble.get("msg"))) for name, trouble in troubles.items()]
     reasons += [(name, "could not be reached.") for name in lost]
     journal = next((list(t["journal"]) for t in troubles.values() if t.get("journal")), [])
@@ -63,16 +69,21 @@ def _spoken(reasons: list[tuple[str, str]], hosts: int) -> str:
     return " ".join(f"{', '.join(names)}: {reason}" for reason, names in grouped.items())
 
 
-def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -> dict[str, Any]:
-    """Tell in one sentence what happened, and in what state it leaves things."""
-    verdict = judge(hosts, check)
+def close(hosts: dict[str, dict[str, Any]], release: str, left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """Tell in one sentence what happened, and in what state it leaves things; ``left_out`` are hosts of the app that
+    this deploy was told to leave alone.
+    """
+    verdict = judge(hosts, release)
     before = sorted({str((f.get("status") or {}).get("live", {}).get("release")) for f in _asked(hosts)})
-    where = ", ".join(hosts)
     if not verdict["troubled"]:
-        if check:
-            return {**verdict, "closing": f"{release} could be deployed to {where}; nothing was done (check mode)."}
-        instead = f" in place of {' and '.join(before)}" if before else ", the first release"
-        return {**verdict, "closing": f"{release} is live on {where}{instead}.{_warnings(hosts)}"}
+        had = [name for name, facts in hosts.items() if there(facts, release)]
+        where = ", ".join(name for name in hosts if name not in had)
+        replaced = [one for one in before if one != release]
+        instead = f" in place of {' and '.join(replaced)}" if replaced else ", the first release"
+        told = f"{release} is live on {where}{instead}."
+        told += f" {', '.join(had)} had it already." if had else ""
+        told += _left_out(left_out)
+        return {**verdict, "closing": f"{told}{_warnings(hosts)}"}
     stuck = [name for name in hosts if name in verdict["undo"] and not went(hosts[name].get("undone"))]
     back = [name for name in verdict["undo"] if name not in stuck]
     still = f"{' and '.join(before)} still serves" if before else "nothing is live yet"
@@ -93,6 +104,14 @@ def close(hosts: dict[str, dict[str, Any]], release: str, check: bool = False) -
         causes = {_sentence((hosts[name].get("undone") or {}).get("msg", "it was not reached")) for name in stuck}
         after = f"{', '.join(stuck)} could not go back: {' '.join(sorted(causes))}"
     return {**verdict, "closing": f"{release} was not deployed. {verdict['reasons']} Outcome: {after}"}
+
+
+def _left_out(names: Sequence[str]) -> str:
+    """Name the hosts that would come back with what they had."""
+    if not names:
+        return ""
+    who = "keeps what it has" if len(names) == 1 else "keep what they have"
+    return f" Left out: {', '.join(names)}, which {who} until the next deploy, or the same one again."
 
 
 def _went_back(facts: dict[str, Any]) -> str:
@@ -126,10 +145,12 @@ class ActionModule(ActionBase):
         for name in variables["ansible_play_hosts_all"]:
             known = variables["hostvars"][name]
             hosts[str(name)] = {key: known.get(f"__release_{key}") for key in REGISTERS}
-        check = bool(self._task.check_mode)
+        release = str(self._task.args.get("release"))
         if not self._task.args.get("close"):
-            return {"changed": False, "msg": "", **judge(hosts, check)}
-        end = close(hosts, str(self._task.args.get("release")), check)
+            return {"changed": False, "msg": "", **judge(hosts, release)}
+        groups = variables.get("groups") or {}
+        all_of_them = dict.fromkeys(str(name) for group in GROUPS for name in groups.get(group) or [])
+        end = close(hosts, release, [name for name in all_of_them if name not in hosts])
         bad = bool(end["troubled"])
         return {
             "changed": False,

@@ -13,11 +13,10 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 PROGRAM = ["sudo", "-n", "/usr/local/sbin/releasectl"]
-LOOKING = ("status", "history")
+LOOKING = ("status", "history", "preview", "dumps")
 # Verbs that may be asked again after a cut connection: the same words attach to what still runs, and find what is done.
 REPEATABLE = (
-    "status",
-    "history",
+    *LOOKING,
     "prepare",
     "migrate",
     "activate",
@@ -85,12 +84,12 @@ def _silence(verb: str, code: int, err: str) -> str:
 
 
 class ActionModule(ActionBase):
-    """`releasectl: {verb: …, options: {id: …}}`; `refuse_live` makes `status` refuse a release that is live.
+    """`releasectl: {verb: …, options: {id: …}}`; `refuse` is a sentence for which it is not even asked.
 
     With `closing: true` its message is what the run ends with.
     """
 
-    _VALID_ARGS = frozenset(("verb", "options", "refuse_live", "closing"))
+    _VALID_ARGS = frozenset(("verb", "options", "refuse", "closing"))
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -98,20 +97,14 @@ class ActionModule(ActionBase):
         if not isinstance(verb, str) or not verb:
             raise AnsibleActionFail("releasectl needs a verb, for example 'verb: status'.")
         options = dict(self._task.args.get("options") or {})
-        looking = verb in LOOKING or (verb == "migrate" and options.get("plan") is True)
+        looking = verb in LOOKING or (verb in ("migrate", "rollback") and options.get("plan") is True)
         if self._task.check_mode and not looking:
             return {"skipped": True, "changed": False, "msg": f"releasectl {verb} is not run in check mode."}
+        if sentence := str(self._task.args.get("refuse") or ""):
+            return {"failed": True, "refused": True, "changed": False, "msg": sentence}
         result = self._patiently(verb, options)
-        refused = self._task.args.get("refuse_live")
-        live = (result.get("live") or {}).get("release")
         if verb == "status" and not result.get("failed"):
-            result["msg"] = f"{live or 'Nothing'} is live."
-        if refused and live == refused:
-            result["failed"] = result["refused"] = True
-            result["msg"] = (
-                f"{refused} is live already, nothing was changed: to start it anew with the settings in force run"
-                " 'sudo releasectl restart' on the host."
-            )
+            result["msg"] = f"{(result.get('live') or {}).get('release') or 'Nothing'} is live."
         if self._task.args.get("closing"):
             result["closing"] = result["msg"]
         return result
@@ -130,7 +123,7 @@ class ActionModule(ActionBase):
                 return self._ask(verb, options)
             except AnsibleConnectionFailure as failure:
                 # The first word to a host is not repeated: that host is simply unreachable.
-                if verb in ("status", "lock") or (verb not in REPEATABLE and not cut):
+                if verb in ("status", "preview", "dumps", "lock") or (verb not in REPEATABLE and not cut):
                     raise
                 if time.monotonic() > deadline:
                     message = (

@@ -38,13 +38,14 @@ SPEAKING = (
     "releasectl",
     "edge_check",
     "release_check",
+    "release_preview",
     "release_verdict",
     "audit_plan",
     "audit_report",
     "maintenance",
     "release_status",
 )
-PLAYBOOKS = ("deploy", "rollback", "migrate", "audit_host", "patch", "maintenance", "status")
+PLAYBOOKS = ("deploy", "rollback", "migrate", "restore_point", "audit_host", "patch", "maintenance", "status")
 
 
 class Mute:

@@ -12,7 +12,7 @@ from releasectl import cli
 from releasectl.config import Config
 from releasectl.state import State
 
-AT_ONCE = {"status", "history", "lock", "unlock"}
+AT_ONCE = {"status", "history", "preview", "dumps", "lock", "unlock"}
 
 
 def known() -> list[str]:

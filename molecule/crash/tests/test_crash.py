@@ -100,6 +100,7 @@ def sweep(lab: dict[str, Any], app1: Any) -> Iterator[Callable[..., dict[str, An
     host("rm", "-r", PLACE)
 
 
+@pytest.mark.failure("verb-killed")
 @pytest.mark.drawn(3)
 @pytest.mark.parametrize("verb", VERBS)
 def test_killed_before_and_after_its_calls(verb: str, sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +113,7 @@ def test_killed_before_and_after_its_calls(verb: str, sweep: Any, capsys: pytest
     assert result["kills"] > result["tried"]
 
 
+@pytest.mark.failure("verb-killed")
 @pytest.mark.full
 @pytest.mark.parametrize(("verb", "wanted"), RANDOM.items())
 def test_killed_at_random_instants(verb: str, wanted: int, sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -125,6 +125,7 @@ def test_an_artifact_that_is_not_there_is_refused(ops: Any) -> None:
     assert "upload it first" in refused(ops.releasectl("prepare", *words))
 
 
+@pytest.mark.failure("disk-full")
 @pytest.mark.parametrize(
     ("place", "owner", "size"),
     [
@@ -147,6 +148,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert "space" in message.lower() or "os error 28" in message.lower()
 
 
+@pytest.mark.failure("disk-full")
 @pytest.mark.parametrize(
     ("bound", "said"),
     [("free_min_bytes", "are free"), ("memory_min_bytes", "MiB are available, free swap included (of the host)")],
@@ -157,6 +159,7 @@ def test_too_little_room_is_told_before_anything_is_done(configured: Any, prepar
     assert said in refused(prepare(packed(FILE)))
 
 
+@pytest.mark.failure("two-deployers")
 def test_while_somebody_deploys_nobody_else_does(ops: Any, prepare: Any) -> None:
     lease = ops.releasectl("lock", "--purpose", "a-deploy-of-mine")
     try:

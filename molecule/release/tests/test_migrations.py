@@ -40,6 +40,7 @@ def events(app1: Any, verb: str) -> list[dict[str, Any]]:
     return [event for event in map(json.loads, lines) if event["verb"] == verb]
 
 
+@pytest.mark.failure("migration-fails")
 def test_a_failing_migration_says_what_is_applied_and_leaves_the_old_release(
     before: str, app1: Any, ops: Any, edge: Any, made: dict[str, dict[str, Any]]
 ) -> None:

@@ -153,6 +153,7 @@ def refused():
     return []
 
 
+@pytest.mark.failure("gate-500")
 @pytest.mark.drawn(1)
 @pytest.mark.parametrize(("name", "word"), [("bad", "answered 500"), ("crash", "recommendations")])
 def test_a_bad_release_never_receives_a_request_and_is_gone(app1, ops, edge, cargo, two, refused, name, word):
@@ -254,6 +255,7 @@ def test_the_table_shows_what_is_live_and_was_before(two_serves, ops, two):
     assert f"Live is {two['id']} on app1. Nothing disagrees." in run.closing
 
 
+@pytest.mark.failure("two-deployers")
 def test_a_second_deploy_is_told_who_holds_the_first_since_when_and_for_what(two_serves, ops, edge, cargo, two):
     lease = ops.releasectl("lock", "--purpose", "'deploy of something-else'", "--actor", "'ada on her laptop'")
     assert lease["ok"], lease
@@ -329,6 +331,7 @@ def test_gunicorn_killed_serves_again_within_five_seconds(two_serves, app1, ops,
     assert min(took) < 5
 
 
+@pytest.mark.failure("host-rebooted")
 def test_a_restarted_host_serves_what_it_served_and_can_switch(two_serves, lab, app1, ops, edge, cargo, two):
     subprocess.run(
         ["docker", "restart", lab["hosts"]["app1"]["container"]], check=True, stdout=subprocess.DEVNULL, timeout=120

@@ -60,6 +60,7 @@ def test_a_release_that_fails_a_smoke_test_is_refused_and_meets_nobody(tell, app
     assert not app1.file(f"/opt/app/releases/{sour['id']}").exists
 
 
+@pytest.mark.failure("crash-after-switch")
 def test_a_release_that_fails_its_visitors_goes_back_by_itself_within_seconds(ops, edge, live, cargo, visitors):
     sour = cargo["sour"]
     before = ops.status()["live"]

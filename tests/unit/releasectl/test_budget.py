@@ -221,6 +221,7 @@ def short(config, host, kernel, monkeypatch) -> Config:  # type: ignore[no-untyp
     return dataclasses.replace(config, memory_check=True)
 
 
+@pytest.mark.failure("out-of-memory")
 @pytest.mark.parametrize("verb", ["prepare", "activate", "restart"])
 def test_too_little_memory_is_told_before_anything_is_started(short, host, systemd, verb) -> None:  # type: ignore[no-untyped-def]
     asked = {
@@ -385,6 +386,7 @@ def sentence(answer: dict[str, object]) -> str:
     return message
 
 
+@pytest.mark.failure("disk-full")
 @pytest.mark.parametrize("verb", ["migrate", "activate", "prune", "discard", "restart", "rollback"])
 def test_a_full_disk_is_one_sentence_in_every_verb(config, host, systemd, monkeypatch, verb) -> None:  # type: ignore[no-untyped-def]
     host.activate("a", "me")
@@ -395,6 +397,7 @@ def test_a_full_disk_is_one_sentence_in_every_verb(config, host, systemd, monkey
     asked = {
         "verb": verb, "actor": "me", "id": None if verb == "rollback" else "c", "keep": 1, "if_settings_changed": False,
         "plan": False, "app": None, "migration": None, "maintenance": "never", "serving": False,
+        "restore_point": "never",
         "discard_on_failure": False, "watch": None, "accept_schema": False, "applied": None,
     }  # fmt: skip
     answer = cli.execute(config, asked, print)
@@ -416,6 +419,7 @@ def test_a_full_disk_while_receiving_leaves_nothing(config, host, monkeypatch) -
     assert list((config.state / "staging").iterdir()) == []
 
 
+@pytest.mark.failure("disk-full")
 def test_what_was_done_is_told_as_done_when_it_cannot_be_recorded(config, host, systemd, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(cli, "Systemd", lambda: systemd)
     monkeypatch.setattr(Events, "append", full)
@@ -440,6 +444,7 @@ def test_a_lease_that_cannot_be_noted_begins_nothing_and_ends_nothing(config, ho
     assert host.live_release() == "a"
 
 
+@pytest.mark.failure("events-corrupted")
 def test_half_a_line_is_taken_out_of_the_record_again(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     events = Events(tmp_path)
     events.append(verb="activate")

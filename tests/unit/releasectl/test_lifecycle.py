@@ -99,6 +99,7 @@ def test_rollback_goes_back_in_the_record_each_time(host):
         host.rollback_target(None)
 
 
+@pytest.mark.failure("previous-gone")
 def test_rollback_names_what_can_be_had(host, config):
     host.activate("a", "me")
     host.activate("b", "me")
@@ -165,6 +166,7 @@ def test_rollback_from_a_release_linked_by_hand_that_cannot_start(host, config, 
     assert serving(host) == ("a", "a")
 
 
+@pytest.mark.failure("current-broken")
 @pytest.mark.parametrize("broken", ["dangling", "directory", "elsewhere"])
 def test_a_broken_link_is_refused_with_what_to_do(host, config, tmp_path, broken):
     if broken == "directory":
@@ -241,6 +243,7 @@ def crashing(host: Lifecycle, monkeypatch: pytest.MonkeyPatch, instant: int) -> 
     monkeypatch.setattr(host.systemd, "stop", wrap(host.systemd.stop))
 
 
+@pytest.mark.failure("host-rebooted")
 @pytest.mark.parametrize("verb", ["activate", "rollback", "restart"])
 @pytest.mark.parametrize("reboot", [False, True], ids=["goes on", "reboots"])
 def test_a_switch_may_die_at_any_change(host, systemd, verb, reboot, monkeypatch):

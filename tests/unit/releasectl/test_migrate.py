@@ -13,6 +13,7 @@ from releasectl import build, crossing, migrate, migrations
 from releasectl.errors import CommandFailed, Refusal, UsageError
 from releasectl.migrate import Migration
 from releasectl.migrations import Finding, Record, Schema
+from releasectl.points import Point, Points
 
 INSIDE = Path(__file__).resolve().parents[3] / "roles/release/files/inside"
 SETTINGS = """
@@ -92,7 +93,10 @@ class Shop:
         migrations.keep(directory, migrate.described(said))
 
     def migrate(self, release, live="a", **asked):
-        words = {"maintenance": "never", "serving": False, "app": None, "migration": None, "plan": False, **asked}
+        words = {
+            "maintenance": "never", "serving": False, "app": None, "migration": None, "plan": False,
+            "restore_point": "never", **asked,
+        }  # fmt: skip
         self.starts = 0
         return Migration(self.config, release, live, self.lines.append).run(words, Path("/dev/null"))
 
@@ -172,6 +176,7 @@ def test_what_is_done_to_a_table_that_is_new_as_well_breaks_nothing(shop):
     assert shop.migrate("b")["applied"] == ["shop.m2", "shop.m3"]
 
 
+@pytest.mark.failure("migration-fails")
 @pytest.mark.parametrize(
     ("attribute", "state"),
     [("atomic = True", "rolled back by the database"), ("atomic = False", "not atomic, so it may be half applied")],
@@ -189,6 +194,23 @@ def test_a_failure_says_what_is_applied_and_that_the_old_one_serves(shop, attrib
     assert shop.recorded() == ["shop.m1", "shop.m2"]
 
 
+def test_what_loses_data_waits_for_a_restore_point(shop, monkeypatch):
+    seen = []
+
+    def make(_self, release, _path):
+        seen.append((release, shop.recorded()))
+        return Point("x.dump", 1, "0" * 64, 0.1, False)
+
+    monkeypatch.setattr(Points, "make", make)
+    shop.release("b", 2, m1=(FIRST,), m2=(NULLABLE,), m3=("migrations.DeleteModel('Book')", "slipway = 'compatible'"))
+    done = shop.migrate("b", restore_point="auto")
+    assert (done["applied"], done["restore_point"]["name"]) == (["shop.m2", "shop.m3"], "x.dump")
+    assert seen == [("b", ["shop.m1"])], "before anything was applied"
+    assert "restore_point" not in shop.migrate("b", restore_point="always"), "there was nothing to apply"
+    assert len(seen) == 1
+
+
+@pytest.mark.failure("migration-hangs")
 def test_one_that_is_cut_off_says_what_was_applied_by_then(shop):
     shop.release("b", 2, m1=(FIRST,), m2=(NULLABLE,), m3=("M.RunPython(lambda *_: __import__('time').sleep(30))",))
     shop.kill_after = '"start", "migration": "shop.m3"'

@@ -75,6 +75,7 @@ def locks(tmp_path):
     return Locks(tmp_path, tmp_path)
 
 
+@pytest.mark.failure("two-deployers")
 def test_a_second_verb_is_told_who_runs_what(locks):
     with (
         locks.verb("prepare", "ann"),
@@ -121,6 +122,7 @@ def test_a_lease_is_renewed_by_each_verb(locks):
     assert locks.read_lease().expires > lease.expires
 
 
+@pytest.mark.failure("controller-killed")
 def test_an_expired_lease_and_one_whose_verb_died_are_taken_over(locks):
     with locks.verb("lock", "ann"):
         locks.take("ann", "deploy", -1)
@@ -236,16 +238,20 @@ def test_the_gate_opens_for_200(answering):
     gate(answering(200))
 
 
+@pytest.mark.failure("gate-slow")
 def test_the_gate_opens_for_one_that_becomes_healthy(answering):
     gate(answering(503, 503, 200))
 
 
+@pytest.mark.failure("gate-redirects")
+@pytest.mark.failure("gate-500")
 @pytest.mark.parametrize("status", [500, 302, 404, 204])
 def test_the_gate_stays_shut(answering, status):
     with pytest.raises(Refusal, match=f"it answered {status}"):
         gate(answering(status))
 
 
+@pytest.mark.failure("gate-flaps")
 def test_one_good_answer_is_not_enough(answering):
     with pytest.raises(Refusal, match="it answered 500"):
         gate(answering(200, 500))
@@ -258,11 +264,13 @@ def test_the_gate_shuts_at_once_when_the_process_is_gone(tmp_path):
     assert time.monotonic() - started < 2
 
 
+@pytest.mark.failure("gate-slow")
 def test_the_gate_shuts_after_its_time(tmp_path):
     with pytest.raises(Refusal, match=r"not healthy within 0\.3 s: it did not answer"):
         gate(tmp_path / "nothing", timeout=0.3)
 
 
+@pytest.mark.failure("events-corrupted")
 def test_events_are_appended_and_read_back(tmp_path):
     events = Events(tmp_path)
     for number in range(5):
@@ -275,6 +283,7 @@ def test_events_are_appended_and_read_back(tmp_path):
     assert recent[-1]["outcome"] == "unreadable"
 
 
+@pytest.mark.failure("state-corrupted")
 def test_a_broken_state_file_is_refused_by_name(tmp_path):
     store = Store(tmp_path)
     assert store.read() == State()

@@ -180,6 +180,7 @@ def test_no_history_is_said() -> None:
     assert record.as_text([]) == "Nothing has happened yet."
 
 
+@pytest.mark.failure("events-corrupted")
 def test_a_line_that_is_no_event_hides_none(config: Config) -> None:
     Events(config.events).append(verb="x", outcome="ok")
     path = next(config.events.iterdir())

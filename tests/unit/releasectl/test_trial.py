@@ -117,6 +117,7 @@ def test_fewer_answers_than_asked_for_say_nothing(watched, log, monkeypatch):
     assert serving(watched) == ("b", "b")
 
 
+@pytest.mark.failure("crash-after-switch")
 @pytest.mark.parametrize("unit", ["gunicorn@b.2.service", "celery-worker@b.2.service"])
 @pytest.mark.parametrize("how", ["restarted", "gone"])
 def test_a_process_that_dies_goes_back(watched, systemd, monkeypatch, unit, how):
@@ -324,6 +325,7 @@ def test_discarding_waits_for_what_still_drains(host, systemd):
 # Dying in it
 
 
+@pytest.mark.failure("host-rebooted")
 @pytest.mark.parametrize("ends", ["well", "badly"])
 @pytest.mark.parametrize("reboot", [False, True], ids=["goes on", "reboots"])
 def test_a_watched_switch_may_die_at_any_change(watched, systemd, log, monkeypatch, ends, reboot):

@@ -247,12 +247,19 @@ class Run:
             raise Refused(f"{', '.join(stuck)} cannot be taken back: an operation of it has no way back")
         if self.asked["mode"] == "plan":
             return
-        if self.asked["allow"] != "any" and any(self.lint.harms(r, self.asked["big"]) for r in planned):
+        harmful = any(self.lint.harms(r, self.asked["big"]) for r in planned)
+        if self.held_for_point(planned) or (harmful and self.asked["allow"] != "any"):
             say("held")
             return
         self.apply()
         planned, after = self.plan()
         say("checked", left=[record["name"] for record in planned], applied=after)
+
+    def held_for_point(self, planned):
+        """Whether a restore point may have to be made first."""
+        hold = self.asked.get("hold", "never")
+        lossy = any(found["level"] == self.lint.DESTRUCTIVE for record in planned for found in record["findings"])
+        return bool(planned) and (hold == "always" or (hold == "auto" and lossy))
 
     def failed(self, error):
         """What is known of a failure; the database is asked again, which may fail as well."""

@@ -33,22 +33,20 @@ def mebibytes(count: int) -> str:
     return f"{-(-count // 2**20)} MiB"
 
 
-def require_disk(config: Config, release: str, artifact: int, expected: int, files: int) -> None:
-    """Refuse when a release does not fit.
+def disks(config: Config, artifact: int, expected: int, files: int) -> list[Disk]:
+    """What a release would write on each file system, and what there is.
 
     ``artifact`` is the size of the upload that is still to be received and ``expected`` what the release will take, as
     far as can be known by now, both in bytes; ``files`` is how many files it will have. What is published of its
     static files is taken to be no more than was in the upload.
     """
-    if not config.disk_check:
-        return
     wanted = (
         (config.releases, max(artifact, expected), files),
         (config.state / "staging", artifact, 0),
         (config.static, artifact, 0),
         (config.build_cache, 0, 0),
     )
-    disks: dict[int, Disk] = {}
+    found: dict[int, Disk] = {}
     for path, size, count in wanted:
         try:
             device, room = os.stat(path).st_dev, os.statvfs(path)
@@ -56,11 +54,18 @@ def require_disk(config: Config, release: str, artifact: int, expected: int, fil
             continue
         # What an ordinary account may take, not what is set aside for root; some file systems count no inodes.
         free_files = room.f_favail if room.f_files else None
-        disk = disks.setdefault(device, Disk([], room.f_bavail * room.f_frsize, free_files))
+        disk = found.setdefault(device, Disk([], room.f_bavail * room.f_frsize, free_files))
         disk.paths.append(path)
         disk.bytes += size
         disk.files += count
-    for disk in disks.values():
+    return list(found.values())
+
+
+def require_disk(config: Config, release: str, artifact: int, expected: int, files: int) -> None:
+    """Refuse when a release does not fit; see `disks`."""
+    if not config.disk_check:
+        return
+    for disk in disks(config, artifact, expected, files):
         where = ", ".join(str(path) for path in disk.paths)
         needed = disk.bytes + config.free_min_bytes
         if disk.free < needed:

@@ -71,6 +71,16 @@ def prepared(config: Config) -> dict[str, Release]:
     return {release.id: release for release in sorted(found, key=lambda release: (release.prepared_at, release.id))}
 
 
+def expectation(config: Config) -> tuple[int, int]:
+    """The bytes and the files that the next release will take: it will be much like the last one."""
+    newest = next(reversed(prepared(config).values()), None)
+    if newest is None:
+        return 0, 0
+    # With its virtual environment: whether that can be shared is known once the next one is unpacked.
+    disk, files = venvs.size(config.release_dir(newest.id))
+    return (newest.disk or newest.bytes) + disk, newest.files + files
+
+
 def sweep(config: Config) -> list[str]:
     """Remove what a killed verb left: half releases and received archives. Runs under the flock, when nobody builds."""
     removed = []
@@ -100,13 +110,7 @@ def prepare(
     staging = config.state / "staging"
     staging.mkdir(mode=0o700, exist_ok=True)
     archive = staging / f"{release}.tar.gz"
-    # The next one will be much like the last one.
-    newest = next(reversed(prepared(config).values()), None)
-    expected, files = (newest.disk or newest.bytes, newest.files) if newest else (0, 0)
-    # Its virtual environment, too: whether that can be shared is known once it is unpacked.
-    if newest:
-        shared = venvs.size(config.release_dir(newest.id))
-        expected, files = expected + shared[0], files + shared[1]
+    expected, files = expectation(config)
     try:
         budget.require_disk(config, release, artifact.size(config.incoming, name), expected, files)
         say("receiving the artifact")

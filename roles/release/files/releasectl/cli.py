@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, cache, crossing, names, record, status, venvs, watch
+from . import budget, build, cache, crossing, names, preview, record, restoring, status, venvs, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -50,7 +50,7 @@ def _text(value: str) -> str:
 
 def _number(low: int, high: int) -> Callable[[str], int]:
     def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
+        if not re.fullmatch(r"[0-9]{1,16}", value) or not low <= int(value) <= high:
             raise UsageError(f"{names.shorten(value)} is not a whole number from {low} to {high}.")
         return int(value)
 
@@ -78,6 +78,11 @@ def parser() -> Parser:
         added.add_argument("--id", type=names.release_id, required=required, metavar="RELEASE", help=text)
 
     verb("status", "show what is live, what could be, and what disagrees; changes nothing", token=False)
+    looking = verb("preview", "say what a deploy of an artifact would meet here; changes nothing", token=False)
+    ident(looking, True, "the id that the release would get")
+    looking.add_argument("--sha256", type=names.sha256, required=True, help="digest of the artifact")
+    for name, text in (("packed", "bytes of the artifact"), ("unpacked", "bytes in it"), ("entries", "files in it")):
+        looking.add_argument(f"--{name}", type=_number(0, 10**15), required=True, help=text)
     history = verb("history", "show the newest lifecycle events; changes nothing", token=False)
     history.add_argument("--limit", type=_number(1, 10_000), default=20, help="how many events (default 20)")
 
@@ -96,6 +101,9 @@ def parser() -> Parser:
     migrate = verb("migrate", "apply a release's database migrations, unless they break the one that runs")
     ident(migrate, False, "a prepared release (default: the live one)")
     migrate_arguments(migrate)
+    verb("dump", "make a restore point of the database, at the place where they are kept")
+    verb("dumps", "list the restore points; changes nothing", token=False)
+    restoring.arguments(verb("restore", "put a restore point into an empty database"))
     activate = verb("activate", "make a prepared release live once it is healthy")
     ident(activate, True, "a prepared release")
     activate.add_argument("--discard-on-failure", action="store_true", help="remove the release when it is refused")
@@ -110,6 +118,7 @@ def parser() -> Parser:
     rollback.add_argument(
         "--accept-schema", action="store_true", help="across migrations that the older release does not work with, too"
     )
+    rollback.add_argument("--plan", action="store_true", help="say what would be done, and do nothing")
     maintenance = verb("maintenance", "close this edge for maintenance, or open it again")
     maintenance.add_argument("--state", choices=("on", "off"), required=True)
     maintenance.add_argument("--because", type=_text, default="maintenance", help="why, shown by 'status'")
@@ -255,6 +264,12 @@ class Verbs:
         with hooks.migrating(self.lifecycle.settings.current()):
             return Migration(self.config, release, live, self.say).run(asked, path)
 
+    def do_dump(self) -> Answer:
+        return restoring.dump(self.lifecycle)
+
+    def do_restore(self) -> Answer:
+        return restoring.restore(self.lifecycle, self.asked)
+
     def do_activate(self) -> Answer:
         release = self.asked["id"]
         before = self.lifecycle.live_release()
@@ -389,6 +404,18 @@ def run_verb(config: Config, asked: Answer) -> Answer:
     if verb == "status":
         shown = status.report(Lifecycle(config, Systemd()), locks)
         return {"ok": True, "verb": verb, "changed": False, "message": status.as_text(shown), **shown}
+    if verb == "preview":
+        return {
+            "ok": True,
+            "verb": verb,
+            "changed": False,
+            **preview.deploy(Lifecycle(config, Systemd()), locks, asked),
+        }
+    if verb == "rollback" and asked.get("plan"):
+        planned = preview.rollback(Lifecycle(config, Systemd()), asked["id"], asked["accept_schema"])
+        return {"ok": True, "verb": verb, "changed": False, **planned}
+    if verb == "dumps":
+        return {"ok": True, "verb": verb, "changed": False, **restoring.listing(config)}
     if verb == "history":
         events = Events(config.events).recent(asked["limit"])
         return {"ok": True, "verb": verb, "changed": False, "message": record.as_text(events), "events": events}

@@ -88,6 +88,13 @@ class Config:
     migrate_lock_timeout: int = 5
     migrate_statement_timeout: int = 300
     migrate_big_table_rows: int = 1_000_000
+    # Where restore points go, over ssh as user@host, by a key of this host's own and to that host's key; and for whom
+    # they are encrypted (a public key of age; empty: not at all).
+    restore_point_target: str = ""
+    restore_point_port: int = 22
+    restore_point_recipient: str = ""
+    restore_point_timeout: int = 3600
+    restore_point_keys: Path = Path("/etc/slipway/restore-point")
     keep: int = 5
     # Files that decide how a generation runs: when they change, the live release is due for a restart.
     unit_files: tuple[str, ...] = ()

@@ -157,6 +157,13 @@ class Locks:
             f"{self._describe(lease)}; wait for it, or run 'releasectl unlock --force' when that deploy is dead."
         )
 
+    def in_the_way(self) -> str | None:
+        """Who else's deploy would be waited for, in a sentence; asked without a lock."""
+        lease = self.read_lease()
+        if lease is None or lease.expires < time.time() or (lease.busy is not None and not self.held()):
+            return None
+        return f"{self._describe(lease)}."
+
     @staticmethod
     def _describe(lease: Lease) -> str:
         return (

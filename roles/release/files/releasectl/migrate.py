@@ -17,6 +17,8 @@ from . import migrations, names, sandbox
 from .config import Config
 from .errors import CommandFailed, Refusal, UsageError
 from .migrations import Malformed, Record, Schema, listed
+from .points import POLICIES as POINT_POLICIES
+from .points import Point, Points
 from .systemd import sandboxed
 
 MARK = "@slipway "
@@ -33,6 +35,10 @@ def arguments(added: argparse.ArgumentParser) -> None:
         "--maintenance", choices=POLICIES, default="never",
         help="what to do about migrations that break the release that runs: refuse (never), ask for the site to be"
         " closed (auto), ask for that in any case (always), or apply them since it is closed (closed)",
+    )  # fmt: skip
+    added.add_argument(
+        "--restore-point", choices=POINT_POLICIES, default="never",
+        help="dump the database first, to where restore points are kept: when data would be lost (auto), or always",
     )  # fmt: skip
     added.add_argument("--serving", action="store_true", help="a release runs, if not on this host then on another")
     added.add_argument("--app", type=names.app_label, help="one app alone, to --migration")
@@ -150,6 +156,7 @@ class Migration:
         self.config, self.release, self.live = config, release, live
         self.report = Report(say=say)
         self.schema = Schema(config.state)
+        self.point: Point | None = None
 
     def run(self, asked: dict[str, Any], environment_file: Path) -> dict[str, Any]:
         """Do what was asked; return `migrate`'s part of the answer, or refuse with what is applied by now."""
@@ -161,19 +168,17 @@ class Migration:
         if policy == "always" and serving and not target and not asked["plan"]:
             return self._held(ALWAYS)
         free = policy == "closed" or target or not serving
-        self._call(
-            {
-                "mode": "plan" if asked["plan"] else "migrate",
-                "allow": "any" if free else "harmless",
-                "app": asked["app"],
-                "migration": asked["migration"],
-            },
-            environment_file,
-        )
-        if self.report.held and not self._harmful():
+        words = {"app": asked["app"], "migration": asked["migration"]}
+        allow = "any" if free else "harmless"
+        if asked["plan"]:
+            self._call({**words, "mode": "plan", "allow": allow}, environment_file)
+        else:
+            self._call({**words, "mode": "migrate", "allow": allow, "hold": asked["restore_point"]}, environment_file)
+        if self.report.held and (free or not self._harmful()):
             # The program looks at each migration by itself; here, at what one does to a table that one before it made.
+            self._make_point(str(asked["restore_point"]), environment_file)
             self.report = Report(say=self.report.say)
-            self._call({"mode": "migrate", "allow": "any", "app": None, "migration": None}, environment_file)
+            self._call({**words, "mode": "migrate", "allow": "any"}, environment_file)
         if self.report.held:
             return self._hold(policy)
         return self._told(bool(asked["plan"]))
@@ -194,6 +199,21 @@ class Migration:
 
     def _harmful(self) -> list[Record]:
         return [item for item in self.report.plan if migrations.harms(item, self.config.migrate_big_table_rows)]
+
+    def _make_point(self, policy: str, environment_file: Path) -> None:
+        """A restore point, when data would be lost or one is wanted in any case; without it nothing is migrated."""
+        lossy = any(found.level == "destructive" for item in self.report.plan for found in item.findings)
+        if policy == "never" or not (lossy or policy == "always"):
+            return
+        try:
+            self.point = Points(self.config, self.report.say).make(self.release, environment_file)
+        except Refusal as refusal:
+            why = listed(item.told() for item in self.report.plan if item.level != "compatible" or item.loses)
+            raise Refusal(
+                f"Nothing was migrated: a restore point is to be made before {why or 'it'}, and could not be."
+                f" {refusal.message}",
+                **{**refusal.details, **self._facts()},
+            ) from None
 
     # The program
 
@@ -278,6 +298,8 @@ class Migration:
         else:
             said.append(f"Failed: {why}.")
         said.append(f"{self.live} still serves." if self.live else "Nothing is live yet.")
+        if self.point:
+            said.append(f"Restore point: {self.point.told()}.")
         raise Refusal(
             f"Migrating with {self.release} failed. {' '.join(said)}",
             **{**details, **self._facts(), "failed_migration": report.begun},
@@ -285,6 +307,7 @@ class Migration:
 
     def _facts(self) -> dict[str, Any]:
         return {
+            **({"restore_point": self.point.public()} if self.point else {}),
             "plan": [item.name for item in self.report.plan],
             "applied": self.report.done,
             "findings": [
@@ -328,5 +351,7 @@ class Migration:
             text = f"{len(report.done)} migrations {verb}: {listed(report.done, 20)}."
         else:
             text = NOTHING
+        if self.point:
+            noted += f" Restore point: {self.point.told()}."
         changed = bool(report.done) and not only_planned
         return {"changed": changed, "needs_maintenance": False, **self._facts(), "message": text + noted}

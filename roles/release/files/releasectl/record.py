@@ -19,7 +19,7 @@ WIDTHS = {"at": 20, "verb": 10, "release": 64, "who": 36, "outcome": 10, "took":
 COMMIT = 12
 
 # What some verbs tell besides.
-RECORDED = ("hooks", "hook_warnings", "plan", "findings", "applied", "breaking")
+RECORDED = ("hooks", "hook_warnings", "plan", "findings", "applied", "breaking", "restore_point", "restored")
 
 Event = Mapping[str, Any]
 

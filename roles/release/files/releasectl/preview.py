@@ -1,0 +1,131 @@
+"""What a deploy or a rollback would meet on this host, by reading alone: no lock, no job, nothing of the app is run."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from . import budget, build, crossing, migrations, status
+from .config import Config
+from .errors import Refusal
+from .lifecycle import Lifecycle
+from .lock import Locks
+from .migrations import Schema
+from .settings import read_envdir
+
+PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?\s*==\s*(?P<version>[^\s;\\]+)")
+LOCK_MOST = 4 << 20  # bytes of a lock file that are read
+
+
+def versions(text: str) -> dict[str, str]:
+    """The versions in a lock file, by name as PyPI spells it. What is no `name==version` is not looked at."""
+    found = {}
+    for line in text.splitlines():
+        if pinned := PINNED.match(line):
+            found[re.sub(r"[-_.]+", "-", pinned["name"]).lower()] = pinned["version"]
+    return found
+
+
+def _live_versions(config: Config, live: str | None) -> dict[str, str] | None:
+    if live is None:
+        return None
+    try:
+        with open(config.release_dir(live) / "src" / config.requirements, errors="replace") as lock:
+            return versions(lock.read(LOCK_MOST))
+    except OSError:
+        return None
+
+
+def settings(lifecycle: Lifecycle) -> dict[str, Any]:
+    """By name, never by value: what a release that starts now would find that the live one did not start with."""
+    config, live = lifecycle.config, lifecycle.store.read().live
+    now = lifecycle.settings.current()
+    before = lifecycle.settings.pinned(live.generation) if live else None
+    if live is None or before == now:
+        return {"added": [], "removed": [], "changed": []}
+
+    def values(version: str | None) -> dict[str, str]:
+        directory = config.env.parent / version if version else Path("/nonexistent")
+        return read_envdir(directory) if directory.is_dir() else {}
+
+    old, new = values(before), values(now)
+    return {
+        "added": sorted(set(new) - set(old)),
+        "removed": sorted(set(old) - set(new)),
+        "changed": sorted(name for name in set(old) & set(new) if old[name] != new[name]),
+    }
+
+
+def applied(config: Config, live: str | None) -> list[str] | None:
+    """The migrations that the database has, by the records of this host; None when it has none."""
+    of_live = migrations.of_release(config.release_dir(live)) if live else {}
+    known = Schema(config.state).read()
+    return None if of_live is None and not known else [*{**(of_live or {}), **known}]
+
+
+def deploy(lifecycle: Lifecycle, locks: Locks, asked: dict[str, Any]) -> dict[str, Any]:
+    """What is here for a release of that size, and what would be refused."""
+    config, release = lifecycle.config, str(asked["id"])
+    seen = status.report(lifecycle, locks)
+    live = lifecycle.live_release()
+    refused: list[str] = []
+    existing = build.read(config.release_dir(release))
+    if release == live:
+        refused.append(f"{release} is live already.")
+    elif existing is not None and existing.sha256 != asked["sha256"]:
+        refused.append(f"{release} exists already with other content: give the new one another id.")
+    if other := locks.in_the_way():
+        refused.append(other)
+    recorded = lifecycle.store.read().live
+    generation = recorded.generation if recorded else None
+    expected, files = build.expectation(config)
+    packed, unpacked = int(asked["packed"]), int(asked["unpacked"])
+    expected, files = max(unpacked, expected), max(files, int(asked["entries"]))
+    memory = None
+    if existing is None:
+        try:
+            budget.require_disk(config, release, packed, expected, files)
+        except Refusal as refusal:
+            refused.append(refusal.message)
+    try:
+        budget.require_memory(config, lifecycle.systemd, generation)
+        memory = budget.memory(config, lifecycle.systemd, generation)
+    except Refusal as refusal:
+        refused.append(refusal.message)
+    return {
+        "live": live,
+        "revision": (found.revision if (found := build.read(config.release_dir(live))) else None) if live else None,
+        "prepared": existing is not None,
+        "applied": applied(config, live),
+        "requirements": _live_versions(config, live),
+        "settings": settings(lifecycle),
+        "processes": list(config.processes),
+        "disks": [
+            {"paths": [str(path) for path in disk.paths], "needed": disk.bytes, "free": disk.free}
+            for disk in budget.disks(config, 0 if existing else packed, 0 if existing else expected, files)
+        ],
+        "memory": {"needed": memory.needed, "available": memory.available} if memory else None,
+        "restore_points": bool(config.restore_point_target),
+        "closed": seen["maintenance"],
+        "drift": seen["drift"],
+        "refused": refused,
+        "message": f"{live or 'Nothing'} is live.",
+    }
+
+
+def rollback(lifecycle: Lifecycle, release: str | None, accept: bool) -> dict[str, Any]:
+    """Where a rollback would go, and what lies between; refused as the rollback itself would be."""
+    live = lifecycle.live_release()
+    recorded = lifecycle.store.read().live
+    if lifecycle.on_trial() is not None and recorded is not None and release in (None, recorded.release):
+        text = f"It would end the watch of {live} and go back to {recorded.release} at once."
+        return {"release": recorded.release, "previous": live, "breaking": [], "message": text}
+    target = lifecycle.rollback_target(release)
+    said, breaking = crossing.check(lifecycle.config, str(live), target, accept)
+    changed = settings(lifecycle)
+    names = sorted({name for group in changed.values() for name in group})
+    text = f"It would roll back from {live} to {target}; {said}"
+    if names:
+        text += f" {target} would start with settings that {live} did not: {', '.join(names)}."
+    return {"release": target, "previous": live, "breaking": breaking, "message": text}
