@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, cache, crossing, names, record, status, watch
+from . import budget, build, cache, crossing, names, record, static, status, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -223,11 +223,11 @@ class Verbs:
             return {"changed": False, "release": release, "message": f"{release} is prepared already."}
         self.lifecycle.require_memory()
         hooks = self._with_hooks(release, self.lifecycle.live_release())
-        build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
+        made = build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
         state = self.lifecycle.store.read()
         if state.gone.pop(release, None):
             self.lifecycle.store.write(state)
-        return {"changed": True, "release": release, "message": f"{release} is prepared."}
+        return {"changed": True, "release": release, "message": f"{release} is prepared.", **build.told(made)}
 
     def do_migrate(self) -> Answer:
         live = self.lifecycle.live_release()
@@ -322,7 +322,7 @@ class Verbs:
         keep = self.asked["keep"] or self.config.keep
         removed = self.lifecycle.prune(keep)
         kept = list(build.prepared(self.config))
-        files = build.prune_static(self.config, kept, older_than=30 * 86_400)
+        files = static.prune_static(self.config, kept, older_than=30 * 86_400)
         cached = cache.bound(self.config, kept, self.say)
         text = f"Removed {', '.join(removed)}." if removed else "Nothing to prune."
         text += " The build cache was over its bound and is smaller now." if cached else ""
