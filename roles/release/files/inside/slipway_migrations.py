@@ -92,15 +92,15 @@ def collect(words):
     """`manage.py collectstatic` into $STATIC_ROOT, whatever STATIC_ROOT is by the app's settings: that is told."""
     sys.argv = ["manage.py", *words]
     try:
+        import django
         from django.conf import settings
+        from django.core.management import get_commands
     except ImportError:
         manage(words)
         return
-    import django
-    from django.core.management import get_commands
 
     # Before any storage looks at it.
-    root, settings.STATIC_ROOT = settings.STATIC_ROOT, os.environ["STATIC_ROOT"]
+    root, settings.STATIC_ROOT = settings.STATIC_ROOT, os.environ.get("STATIC_ROOT", settings.STATIC_ROOT)
     django.setup()
     if "collectstatic" not in get_commands():
         say("static", collected=False, root=None)

@@ -36,11 +36,6 @@ class App:
         """As release.json has it."""
         return {**asdict(self), "python_path": list(self.python_path)}
 
-    @property
-    def told(self) -> str:
-        """What was guessed, for a person."""
-        return "; ".join(f"app_{name} is {value}" for name, value in self.guessed.items())
-
 
 NAMES = {
     "directory": "directory", "settings_module": "django_settings_module", "wsgi": "wsgi", "asgi": "asgi",
@@ -144,6 +139,11 @@ def check(config: Config, directory: Path, app: App) -> None:
     if not app.settings_module and any(directory.glob("venv/lib/python3*/site-packages/django/__init__.py")):
         raise Refusal(
             "No manage.py, wsgi.py or asgi.py of the artifact names a settings module: set app_django_settings_module."
+        )
+    if "celery-worker" in config.processes and not app.celery:
+        raise Refusal(
+            "This host is to run a Celery worker (it is in the group worker), and the artifact has no Celery app: set"
+            " app_celery_app to it, or to none, and run site.yml."
         )
     if app.asgi:
         asgi_worker(config, directory.name)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from . import app as apps
-from . import artifact, budget, migrations, requirements, sandbox, static
+from . import artifact, budget, health, migrations, requirements, sandbox, static
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -43,10 +43,27 @@ class Release:
     requirements: dict[str, object] = field(default_factory=dict)
 
 
+def sentence(release: Release) -> str:
+    """What there is now, and what was taken for granted on the way."""
+    said = f"{release.id} is prepared."
+    guessed = release.app.get("guessed")
+    if isinstance(guessed, dict) and guessed:
+        said += " Guessed: " + "; ".join(f"app_{name} is {value}" for name, value in guessed.items()) + "."
+    if not release.app.get("health_path"):
+        said += f" No health path is known: it is taken for healthy by {health.asked('')}."
+    if release.requirements.get("kind") == "listed":
+        said += f" Its {release.requirements['installed']} requirements were installed without hashes."
+    return said
+
+
 def told(release: Release) -> dict[str, object]:
     """What `prepare` answers of how the app is run: what was guessed, and what has no hash."""
-    guessed = release.app.get("guessed")
-    return {"guessed": guessed or {}, "requirements": release.requirements}
+    app = release.app
+    return {
+        "guessed": app.get("guessed") or {},
+        "health_path": app.get("health_path") or "",
+        "requirements": release.requirements,
+    }
 
 
 KNOWN = {item.name for item in fields(Release)}
@@ -160,12 +177,10 @@ def _make(config: Config, directory: Path, release: str, say: Callable[[str], No
     mine.check()
     _build_hook(config, mine, "before_build", [config.build_cache], network=True)
     app = apps.look(config, directory / "src")
-    if app.guessed:
-        say(f"guessed: {app.told}")
-    given = requirements.check(config, directory / "src", app.requirements)
+    for name, value in app.guessed.items():
+        say(f"guessed app_{name}: {value}")
     say("building the virtual environment")
-    _build_environment(config, directory, release, app)
-    noted: dict[str, object] = {"file": app.requirements, "kind": given, "installed": requirements.note(directory)}
+    noted = _build_environment(config, directory, release, app)
     apps.check(config, directory, app)
     say("collecting static files")
     known = _collect_static(config, directory, release, app, say)
@@ -195,7 +210,8 @@ def _own(config: Config, *paths: Path) -> None:
         shutil.chown(path, config.build_user, config.build_user)
 
 
-def _build_environment(config: Config, directory: Path, release: str, app: apps.App) -> None:
+def _build_environment(config: Config, directory: Path, release: str, app: apps.App) -> dict[str, object]:
+    given = requirements.check(config, directory / "src", app.requirements)
     venv = directory / "venv"
     _own(config, venv)
     environment = {
@@ -219,6 +235,7 @@ def _build_environment(config: Config, directory: Path, release: str, app: apps.
         config.build_timeout,
         f"Installing {app.requirements}",
     )
+    return {"file": app.requirements, "kind": given, "installed": requirements.note(directory)}
 
 
 def _collect_static(

@@ -220,14 +220,15 @@ class Verbs:
                     f"{release} exists already with other content (SHA-256 {existing.sha256[:12]}…, not"
                     f" {sha256[:12]}…): a release never changes, give the new one another id."
                 )
-            return {"changed": False, "release": release, "message": f"{release} is prepared already."}
+            message = f"{release} is prepared already."
+            return {"changed": False, "release": release, "message": message, **build.told(existing)}
         self.lifecycle.require_memory()
         hooks = self._with_hooks(release, self.lifecycle.live_release())
         made = build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
         state = self.lifecycle.store.read()
         if state.gone.pop(release, None):
             self.lifecycle.store.write(state)
-        return {"changed": True, "release": release, "message": f"{release} is prepared.", **build.told(made)}
+        return {"changed": True, "release": release, "message": build.sentence(made), **build.told(made)}
 
     def do_migrate(self) -> Answer:
         live = self.lifecycle.live_release()

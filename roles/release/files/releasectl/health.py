@@ -18,7 +18,7 @@ BROKEN = 500
 
 def asked(target: str) -> str:
     """What is asked for, in words."""
-    return target or f"any answer of {ANYWHERE} below {BROKEN} (no health path is known)"
+    return target or f"any answer of {ANYWHERE} below {BROKEN}"
 
 
 def well(target: str, status: int) -> bool:
