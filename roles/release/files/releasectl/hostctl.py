@@ -1,4 +1,4 @@
-"""What systemd runs for us, never a person and never a deployer: one word each, called from the unit files."""
+"""What systemd runs for us, never a deployer: one word each, called from the unit files; and app-manage, an operator's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import time
 
 from . import app as apps
-from . import drain, record
+from . import drain, manage, record
 from .cli import ENVIRONMENT, execute
 from .config import Config
 from .door import Door
@@ -30,6 +30,11 @@ def write_environment(config: Config, generation: str) -> int:
     settings = Settings.of(config)
     settings.write_environment(str(parsed), settings.pinned(parsed), apps.launch(config, parsed.release))
     return 0
+
+
+def run_manage(config: Config, *words: str) -> int:
+    """app-manage: a management command of the live release."""
+    return manage.run(config, list(words))
 
 
 def tick(config: Config, job: str) -> int:
@@ -118,6 +123,7 @@ WORDS = {
     "healthy": healthy,
     "job": job,
     "tick": tick,
+    "manage": run_manage,
 }
 
 
