@@ -1,4 +1,4 @@
-"""What systemd runs for us, never a deployer: one word each, called from the unit files; and app-manage, an operator's."""
+"""What systemd runs for us, never a deployer: one word each, called from unit files; and what app-manage calls."""
 
 from __future__ import annotations
 
