@@ -35,7 +35,6 @@ class Guess:
     sources: dict[str, str] = field(default_factory=dict)
     packages: set[str] = field(default_factory=set)
     locked: bool = False
-    names_release: bool = False
     environment: environment.Environment = field(default_factory=environment.Environment)
 
     def take(self, name: str, value: str, source: str) -> None:
@@ -68,7 +67,6 @@ def look(checkout: Path, given: dict[str, str]) -> Guess:
         _found(guess, "app_celery_app", code.celery(root, sources))
     _python_version(guess)
     _health(guess, sources, given)
-    guess.names_release = any("x-release" in text.lower() for text in sources.values())
     return guess
 
 

@@ -12,9 +12,9 @@ import http.cookiejar
 import json
 import re
 import shlex
+import shutil
 import socket
 import subprocess
-import sys
 import tarfile
 import time
 import urllib.error
@@ -49,21 +49,20 @@ def sdist(project: str, version: str) -> Path:
     path = CACHE / name
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        pip = [sys.executable, "-m", "pip"] if has_pip() else ["python3", "-m", "pip"]
-        subprocess.run(
-            [*pip, "download", "--quiet", "--no-deps", f"--no-binary={project}", f"--dest={CACHE}",
-             f"{project}=={version}"],
-            check=True, capture_output=True,
+        own = ROOT / ".cache/uv/bin/uv"
+        uv = str(own) if own.exists() else shutil.which("uv")
+        assert uv, "run bin/setup first"
+        done = subprocess.run(
+            [uv, "tool", "run", "--no-config", "pip", "download", "--quiet", "--no-deps", f"--no-binary={project}",
+             f"--dest={CACHE}", f"{project}=={version}"],
+            check=False, capture_output=True, text=True,
         )  # fmt: skip
+        assert done.returncode == 0, done.stderr
     assert hashlib.sha256(path.read_bytes()).hexdigest() == wanted[1]
     return path
 
 
 README = (ROOT / "examples/foreign/README.md").read_text()
-
-
-def has_pip() -> bool:
-    return subprocess.run([sys.executable, "-m", "pip", "--version"], check=False, capture_output=True).returncode == 0
 
 
 # What an operator of pretalx does at first: a person, an organiser and a conference.

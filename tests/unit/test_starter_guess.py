@@ -59,7 +59,6 @@ def test_a_flag_comes_before_what_is_found(app: Path) -> None:
         ("requirements.txt", "gunicorn==", "granian==", "gunicorn is not among", "gunicorn"),
         ("requirements.txt", "psycopg", "mysql", "no PostgreSQL driver", "psycopg"),
         ("ledger/urls.py", '"health/"', '"sickness/"', "answers 200 when it can serve", "urls.py"),
-        ("ledger/release.py", "X-Release", "X-Other", "which release gave them", "ReleaseMiddleware"),
         (
             "ledger/base.py",
             'os.environ.get("STATIC_ROOT", BASE_DIR / "staticfiles")',

@@ -43,13 +43,15 @@ def build(config: Config, directory: Path, writable: list[Path], working: Path |
     ]
 
 
-def app(config: Config, directory: Path, environment_file: Path) -> list[str]:
-    """As the app's user with the app's settings, which systemd alone reads from ``environment_file``."""
+def app(config: Config, directory: Path, environment_file: Path, working: Path | None = None) -> list[str]:
+    """As the app's user with the app's settings, which systemd alone reads from ``environment_file``; ``working`` is
+    where it starts, by default where manage.py is.
+    """
     release = directory.name
     return [
         f"User={config.app_user}",
         f"Group={config.app_group}",
-        f"WorkingDirectory={apps.working(config, release, apps.of(config, release))}",
+        f"WorkingDirectory={working or apps.working(config, release, apps.of(config, release))}",
         f"EnvironmentFile={environment_file}",
         "ProtectSystem=strict",
         *(f"ReadWritePaths={path}" for path in config.writable),
