@@ -86,9 +86,7 @@ def _code(guess: Guess) -> Iterator[Lack]:
     if "app_wsgi" not in guess.values:
         yield Lack("no WSGI application was found", "name it: --wsgi mysite.wsgi:application")
     if "app_health_path" not in guess.values:
-        yield Lack(
-            "no path was found that answers 200 when it can serve: any answer of / below 500 would count", HEALTH
-        )
+        yield Lack("no path was found that answers 200 when it can serve: any answer of / would count", HEALTH)
 
 
 def _settings(guess: Guess) -> Iterator[Lack]:
