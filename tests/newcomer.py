@@ -9,8 +9,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from starter import lacks
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("asgiref", "dj-database-url", "django", "gunicorn", "packaging", "psycopg", "psycopg-binary", "sqlparse",
             "typing-extensions")  # fmt: skip
