@@ -9,8 +9,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from starter import lacks
-
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("asgiref", "dj-database-url", "django", "gunicorn", "packaging", "psycopg", "psycopg-binary", "sqlparse",
             "typing-extensions")  # fmt: skip
@@ -47,7 +45,7 @@ ALLOWED_HOSTS = os.environ.get("HOSTS", "localhost").split(",")
 CSRF_TRUSTED_ORIGINS = os.environ.get("ORIGINS", "https://localhost").split(",")
 CURRENCY = os.getenv("LEDGER_CURRENCY", "EUR")
 INSTALLED_APPS = ["django.contrib.staticfiles", "ledger"]
-MIDDLEWARE = ["ledger.release.ReleaseMiddleware", "django.middleware.common.CommonMiddleware"]
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 ROOT_URLCONF = "ledger.urls"
 WSGI_APPLICATION = "ledger.wsgi.application"
 DATABASES = {"default": dj_database_url.config(default=f"sqlite:///{BASE_DIR}/db.sqlite3")}
@@ -63,7 +61,6 @@ from django.core.wsgi import get_wsgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ledger.base")
 application = get_wsgi_application()
 """,
-    "ledger/release.py": lacks.MIDDLEWARE,
     "ledger/models.py": """\
 from django.db import models
 

@@ -8,6 +8,7 @@ host. So those after find their roles applied, and look at what they do.
     bin/test                 everything
     bin/test nginx release   these scenarios, on labs that are whole
     bin/test first-host      a newcomer's way from a bare host to their app; with --full of itself
+    bin/test foreign         apps from PyPI that were not made for this; with --full of itself
     bin/test --full          the long ones too
     bin/test --keep          leave the labs standing
 """
@@ -51,10 +52,12 @@ LANES = {
     "fleet": ("fleet", "base", "guard"),
     # No scenario of Molecule's: bare hosts, and what a newcomer types (tests/first_host).
     "newcomer": ("first-host",),
+    # As little: bare hosts, and apps that were not made for them (tests/foreign).
+    "foreign": ("foreign",),
 }  # fmt: skip
 REST = "app"
 # What is done by the long tests, or when it is named.
-LONG = LANES["newcomer"]
+LONG = (*LANES["newcomer"], *LANES["foreign"])
 # On a whole lab all roles are applied. That to apply them again changes nothing is shown by the scenario `site` for all
 # of them, and by the fleet's for what they do differently there; by each scenario only with the long tests.
 SEQUENCE = "[verify]"
@@ -177,7 +180,7 @@ class Lane:
         self.name = name
         self.lab = LAB if name == "host" else f"{LAB}-{name}"
         # Hosts are made whole by the scenarios that are about it, or in the same way without their tests.
-        self.set_up = name not in ("host", "newcomer")
+        self.set_up = name not in ("host", "newcomer", "foreign")
         before = FOUNDATION if name == "host" else ()
         self.scenarios = [*before, *(one for one in chosen if one not in FOUNDATION)]
         self.ours = False
@@ -220,7 +223,7 @@ class Lane:
         for name in self.scenarios:
             if commands.over:
                 return
-            step(record, name, self.newcomer if name in LONG else self.scenario(name, full))
+            step(record, name, self.story(name) if name in LONG else self.scenario(name, full))
 
     def operator(self, log: Path) -> str:
         inventory = TOPOLOGIES[self.topology][1]
@@ -234,11 +237,17 @@ class Lane:
                 return f"{playbook}.yml ended with {code}"
         return ""
 
-    def newcomer(self, log: Path) -> str:
-        report = REPORTS / "first-host.xml"
-        words = ["pytest", "-p", "no:cacheprovider", "--exitfirst", f"--junit-xml={report}", "tests/first_host"]
-        code = commands.run(words, log, {**self.environment, "SLIPWAY_TEST_FULL": "1"})
-        return f"pytest ended with {code}" if code else "" if tally([report]).passed else "it asserted nothing"
+    def story(self, name: str) -> Callable[[Path], str]:
+        """What is told by pytest alone, from bare hosts on."""
+
+        def work(log: Path) -> str:
+            report = REPORTS / f"{name}.xml"
+            place = f"tests/{name.replace('-', '_')}"
+            words = ["pytest", "-p", "no:cacheprovider", "--exitfirst", f"--junit-xml={report}", place]
+            code = commands.run(words, log, {**self.environment, "SLIPWAY_TEST_FULL": "1"})
+            return f"pytest ended with {code}" if code else "" if tally([report]).passed else "it asserted nothing"
+
+        return work
 
     def scenario(self, name: str, full: bool) -> Callable[[Path], str]:
         own = ROOT / ".lab" / self.lab

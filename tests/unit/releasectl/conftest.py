@@ -68,6 +68,11 @@ class FakeSystemd:
 def config(tmp_path: Path) -> Config:
     made = Config(
         processes=("gunicorn", "celery-worker", "celery-beat"),
+        settings_module="config.settings",
+        wsgi="config.wsgi:application",
+        celery_app="config",
+        requirements="requirements.lock",
+        health_path="/readyz",
         # Those who try them switch them on: a test does not fail where the machine is full.
         disk_check=False,
         memory_check=False,

@@ -388,8 +388,9 @@ def test_a_refusal_carries_them_too(config, host, units, monkeypatch) -> None:  
 def building(config, make, monkeypatch) -> Callable[..., Hooks]:  # type: ignore[no-untyped-def]
     """A release in the making, whose build itself does nothing."""
     monkeypatch.setattr(build.pwd, "getpwnam", lambda _name: type("Me", (), {"pw_uid": os.getuid(), "pw_gid": 0}))
-    monkeypatch.setattr(build.venvs, "provide", lambda *_words: None)
-    monkeypatch.setattr(build, "_collect_static", lambda _config, directory, _release: (directory / "static").mkdir())
+    monkeypatch.setattr(build.requirements, "check", lambda *_words: "hashed")
+    monkeypatch.setattr(build.venvs, "provide", lambda *_words: True)
+    monkeypatch.setattr(build, "_collect_static", lambda _config, directory, *_more: (directory / "static").mkdir())
 
     def building(**scripts: str) -> Hooks:
         mine: Hooks = make("prepare")

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from releasectl import build, cli, drain, health, names, systemd
+from releasectl import cli, drain, health, names, systemd
+from releasectl import static as static_files
 from releasectl.errors import CommandFailed, Locked, Refusal, UsageError
 from releasectl.events import Events
 from releasectl.lock import Locks
@@ -370,7 +371,7 @@ def test_texts_are_published_with_a_compressed_one_beside_them_and_go_together(c
     for name in ("css/site.0123456789ab.css", "small.0123456789ab.css", "front.0123456789ab.png", "plain.css"):
         (static / name).write_bytes(b"p" if name.startswith("small") else text)
     (static / "css" / "link.0123456789ab.css").symlink_to("/etc/passwd")
-    build.publish_static(config, static.parent)
+    static_files.publish_static(config, static.parent)
     found = sorted(str(path.relative_to(config.static)) for path in config.static.rglob("*") if path.is_file())
     assert found == [
         "css/site.0123456789ab.css",
@@ -381,5 +382,5 @@ def test_texts_are_published_with_a_compressed_one_beside_them_and_go_together(c
     packed = config.static / "css/site.0123456789ab.css.gz"
     assert gzip.decompress(packed.read_bytes()) == text
     assert packed.stat().st_mode & 0o777 == 0o644
-    assert build.prune_static(config, ["a"], older_than=-1) == 0
-    assert build.prune_static(config, [], older_than=-1) == 4
+    assert static_files.prune_static(config, ["a"], older_than=-1) == 0
+    assert static_files.prune_static(config, [], older_than=-1) == 4

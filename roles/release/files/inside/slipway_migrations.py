@@ -88,9 +88,35 @@ def describe(lint):
         say("described", migrations=None, error=one_line(error))
 
 
+def collect(words):
+    """`manage.py collectstatic` into $STATIC_ROOT, whatever STATIC_ROOT is by the app's settings: that is told."""
+    sys.argv = ["manage.py", *words]
+    try:
+        import django
+        from django.conf import settings
+        from django.core.management import get_commands
+    except ImportError:
+        manage(words)
+        return
+
+    # Before any storage looks at it.
+    root, settings.STATIC_ROOT = settings.STATIC_ROOT, os.environ.get("STATIC_ROOT", settings.STATIC_ROOT)
+    django.setup()
+    if "collectstatic" not in get_commands():
+        say("static", collected=False, root=None)
+        return
+    manage(words)
+    say("static", collected=True, root=None if root is None else str(root))
+
+
 def manage(words):
     """Run the app's manage.py in this process, as if it had been called; what it exits with ends this program."""
     sys.argv = ["manage.py", *words]
+    if not os.path.exists("manage.py"):
+        from django.core.management import execute_from_command_line
+
+        execute_from_command_line(sys.argv)
+        return
     try:
         runpy.run_path("manage.py", run_name="__main__")
     except SystemExit as ended:
@@ -285,7 +311,7 @@ def main(argument):
     asked = json.loads(argument)
     lint = lint_module()
     if asked["mode"] == "describe":
-        manage(asked["manage"])
+        collect(asked["manage"])
         describe(lint)
         return 0
     try:

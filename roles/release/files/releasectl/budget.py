@@ -115,7 +115,8 @@ def memory(
     if "MemAvailable:" not in host:
         return None
     swap = host.get("SwapFree:", 0)
-    places = systemd.control_groups(unit_name(process, live) for process in PROCESSES) if live is not None else {}
+    names = sorted({*PROCESSES, *config.processes})
+    places = systemd.control_groups(unit_name(process, live) for process in names) if live is not None else {}
     used = sum(_used(groups / place.lstrip("/"), charged) for place, charged in places.items())
     available, bound = host["MemAvailable:"] + swap, "of the host"
     # Where nothing runs yet, what bounds all services bounds this one, too.

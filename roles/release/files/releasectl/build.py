@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import pwd
-import re
 import shutil
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from . import artifact, budget, migrations, sandbox, venvs
+from . import app as apps
+from . import artifact, budget, health, migrations, requirements, sandbox, static, venvs
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -23,12 +21,7 @@ from .migrate import MARK, described, inside
 from .ownership import give_to_build_user, make_root_owned
 from .systemd import run, sandboxed
 
-# What Django's ManifestStaticFilesStorage writes: name.<12 hexadecimal digits>.suffix
-HASHED = re.compile(r"\.[0-9a-f]{12}(\.|$)")
 RECORD = "release.json"
-# What is worth compressing once, so that the edge need not do it at each request.
-TEXTS = (".css", ".js", ".mjs", ".json", ".map", ".svg", ".txt", ".xml", ".wasm", ".ttf")
-COMPRESSED_FROM = 1000  # bytes; below, nothing is gained
 
 
 @dataclass(frozen=True)
@@ -45,9 +38,35 @@ class Release:
     # What it takes on the disk, in bytes, and how many files and directories it has; 0 for those of before.
     disk: int = 0
     files: int = 0
+    # How it is run and what of that was guessed (app.py), how its requirements were given, and how many were installed.
+    app: dict[str, object] = field(default_factory=dict)
+    requirements: dict[str, object] = field(default_factory=dict)
 
 
-KNOWN = {field.name for field in fields(Release)}
+def sentence(release: Release) -> str:
+    """What there is now, and what was taken for granted on the way."""
+    said = f"{release.id} is prepared."
+    guessed = release.app.get("guessed")
+    if isinstance(guessed, dict) and guessed:
+        said += " Guessed: " + "; ".join(f"app_{name} is {value}" for name, value in guessed.items()) + "."
+    if not release.app.get("health_path"):
+        said += f" No health path is known: it is taken for healthy by {health.asked('')}."
+    if release.requirements.get("kind") == "listed":
+        said += f" Its {release.requirements['installed']} requirements were installed without hashes."
+    return said
+
+
+def told(release: Release) -> dict[str, object]:
+    """What `prepare` answers of how the app is run: what was guessed, and what has no hash."""
+    app = release.app
+    return {
+        "guessed": app.get("guessed") or {},
+        "health_path": app.get("health_path") or "",
+        "requirements": release.requirements,
+    }
+
+
+KNOWN = {item.name for item in fields(Release)}
 
 
 def read(directory: Path) -> Release | None:
@@ -127,11 +146,12 @@ def prepare(
         entries = artifact.unpack(archive, directory / "src", limits, room)
         made = _make(config, directory, release, say, mine)
         say("publishing hashed static files")
-        publish_static(config, directory)
+        static.publish_static(config, directory)
         migrations.keep(directory, made.migrations)
         record = Release(
-            release, sha256, timestamp(), actor, entries, made.bytes, _revision(directory), made.disk, made.entries
-        )
+            release, sha256, timestamp(), actor, entries, made.bytes, _revision(directory), made.disk, made.entries,
+            made.app.public(), made.requirements,
+        )  # fmt: skip
         write_json(directory / RECORD, asdict(record), 0o644)
         sync_directory(config.releases)
         return record
@@ -158,22 +178,30 @@ class Made:
     bytes: int
     disk: int
     entries: int
+    app: apps.App
+    requirements: dict[str, object]
 
 
 def _make(config: Config, directory: Path, release: str, say: Callable[[str], None], mine: Hooks) -> Made:
     """From code to a release that is root's."""
     mine.check()
     _build_hook(config, mine, "before_build", [config.build_cache], network=True)
+    app = apps.look(config, directory / "src")
+    for name, value in app.guessed.items():
+        say(f"guessed app_{name}: {value}")
+    given = requirements.check(config, directory / "src", app.requirements)
     say("providing the virtual environment")
-    if venvs.provide(config, directory, release):
+    if venvs.provide(config, directory, release, app.requirements):
         say("that of the same requirements is there already")
+    noted = {"file": app.requirements, "kind": given, "installed": requirements.note(directory)}
+    apps.check(config, directory, app)
     say("collecting static files")
-    known = _collect_static(config, directory, release)
+    known = _collect_static(config, directory, release, app, say)
     _build_hook(config, mine, "after_build", [directory / "static"], network=False)
     measured = make_root_owned(directory)
     # Those that run later are as the build left them.
     mine.check()
-    return Made(known, *measured)
+    return Made(known, *measured, app, noted)
 
 
 def _build_hook(config: Config, mine: Hooks, point: str, writable: list[Path], network: bool) -> None:
@@ -189,13 +217,15 @@ def _build_hook(config: Config, mine: Hooks, point: str, writable: list[Path], n
     make_root_owned(source)
 
 
-def _collect_static(config: Config, directory: Path, release: str) -> tuple[migrations.Record, ...] | None:
+def _collect_static(
+    config: Config, directory: Path, release: str, app: apps.App, say: Callable[[str], None]
+) -> tuple[migrations.Record, ...] | None:
     """Collect the static files and, by the same start of Django, learn what each of the migrations does."""
-    static = directory / "static"
-    give_to_build_user(config, static)
+    collected = directory / "static"
+    give_to_build_user(config, collected)
     environment = {
         "HOME": "/nonexistent",
-        **sandbox.environment(config, release),
+        **sandbox.environment(config, release, app),
         **config.build_environment,
         **config.build_settings,
     }
@@ -205,12 +235,17 @@ def _collect_static(config: Config, directory: Path, release: str) -> tuple[migr
     sandboxed(
         f"releasectl-static-{release}",
         [python, inside(config), json.dumps(words)],
-        [*sandbox.build(config, directory, [static]), "PrivateNetwork=yes"],
+        [*sandbox.build(config, directory, [collected], apps.working(config, release, app)), "PrivateNetwork=yes"],
         environment,
         config.build_timeout,
         "Collecting static files",
         lambda line: said.append(line) if line.startswith(MARK) else None,
     )
+    there, root = static.said_root(said)
+    if there:
+        static.lead(directory, root)
+    else:
+        say("django.contrib.staticfiles is not among INSTALLED_APPS, so there are no static files")
     return described(said)
 
 
@@ -222,59 +257,8 @@ def _revision(directory: Path) -> str | None:
         return stream.read(200).strip()[:64] or None
 
 
-def hashed_files(directory: Path) -> set[str]:
-    """The release's static files whose name carries a hash of their content, relative to its static directory."""
-    root = directory / "static"
-    found = set()
-    for parent, _names, files in os.walk(root):
-        for name in files:
-            path = os.path.join(parent, name)
-            if HASHED.search(name) and not os.path.islink(path):
-                found.add(os.path.relpath(path, root))
-    return found
-
-
-def publish_static(config: Config, directory: Path) -> None:
-    """Copy hashed files beside those of other releases, additively: what is published is never overwritten."""
-    for relative in sorted(hashed_files(directory)):
-        target = config.static / relative
-        if target.exists():
-            continue
-        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        temporary = target.with_name(temporary_name(target.name))
-        shutil.copyfile(directory / "static" / relative, temporary, follow_symlinks=False)
-        temporary.chmod(0o644)
-        # First, so that a crash between the two leaves no file that is for ever without; of the copy, which is root's.
-        if target.suffix in TEXTS and not temporary.is_symlink() and temporary.stat().st_size >= COMPRESSED_FROM:
-            packed = target.with_name(f"{target.name}.gz")
-            half = packed.with_name(temporary_name(packed.name))
-            half.write_bytes(gzip.compress(temporary.read_bytes(), 9, mtime=0))
-            half.chmod(0o644)
-            half.rename(packed)
-        temporary.rename(target)
-
-
 def remove(config: Config, release: str) -> None:
     """Remove a release: its record first, so that a crash leaves litter for `sweep` and never a half release."""
     directory = config.release_dir(release)
     (directory / RECORD).unlink(missing_ok=True)
     remove_tree(directory)
-
-
-def prune_static(config: Config, keep: list[str], older_than: float) -> int:
-    """Remove published files that no kept release has and that are older than ``older_than`` seconds."""
-    wanted: set[str] = set()
-    for release in keep:
-        wanted |= hashed_files(config.release_dir(release))
-    removed = 0
-    for parent, _names, files in os.walk(config.static):
-        for name in files:
-            path = os.path.join(parent, name)
-            if (
-                os.path.relpath(path, config.static).removesuffix(".gz") in wanted
-                or time.time() - os.lstat(path).st_mtime < older_than
-            ):
-                continue
-            os.unlink(path)
-            removed += 1
-    return removed

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, cache, crossing, names, preview, record, restoring, status, venvs, watch
+from . import budget, build, cache, crossing, names, preview, record, restoring, static, status, venvs, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -229,14 +229,15 @@ class Verbs:
                     f"{release} exists already with other content (SHA-256 {existing.sha256[:12]}…, not"
                     f" {sha256[:12]}…): a release never changes, give the new one another id."
                 )
-            return {"changed": False, "release": release, "message": f"{release} is prepared already."}
+            message = f"{release} is prepared already."
+            return {"changed": False, "release": release, "message": message, **build.told(existing)}
         self.lifecycle.require_memory()
         hooks = self._with_hooks(release, self.lifecycle.live_release())
-        build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
+        made = build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
         state = self.lifecycle.store.read()
         if state.gone.pop(release, None):
             self.lifecycle.store.write(state)
-        return {"changed": True, "release": release, "message": f"{release} is prepared."}
+        return {"changed": True, "release": release, "message": build.sentence(made), **build.told(made)}
 
     def do_migrate(self) -> Answer:
         live = self.lifecycle.live_release()
@@ -338,7 +339,7 @@ class Verbs:
         removed = self.lifecycle.prune(keep)
         venvs.prune(self.config)
         kept = list(build.prepared(self.config))
-        files = build.prune_static(self.config, kept, older_than=30 * 86_400)
+        files = static.prune_static(self.config, kept, older_than=30 * 86_400)
         cached = cache.bound(self.config, kept, self.say)
         text = f"Removed {', '.join(removed)}." if removed else "Nothing to prune."
         text += " The build cache was over its bound and is smaller now." if cached else ""

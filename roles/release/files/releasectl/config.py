@@ -22,10 +22,27 @@ class Config:
     build_user: str = "app-build"
     domain: str = "localhost"
     python_version: str = "3.11"
-    settings_module: str = "config.settings"
-    requirements: str = "requirements.lock"
-    # Which processes this host runs: gunicorn, celery-worker, celery-beat.
+    # How the app is built and run (app.py); what is empty is guessed from its code.
+    directory: str = ""
+    python_path: tuple[str, ...] = ()
+    settings_module: str = ""
+    wsgi: str = ""
+    asgi: str = ""
+    celery_app: str = ""
+    requirements: str = ""
+    # More lines of requirements, what of pyproject.toml's optional dependencies is wanted, and whether requirements
+    # without hashes are installed.
+    requirements_extra: tuple[str, ...] = ()
+    requirements_optional: tuple[str, ...] = ()
+    requirements_unhashed: bool = False
+    # Whether there are settings of the operator's own, and what the app may write.
+    settings_overlay: bool = False
+    writable: tuple[str, ...] = ()
+    # Which processes this host runs: gunicorn, celery-worker, celery-beat, and app-<name> of the app's own. Those
+    # are of two kinds: workers, that take over as Celery's do, and singles, of which one runs at a time as of beat.
     processes: tuple[str, ...] = ("gunicorn",)
+    workers: tuple[str, ...] = ("celery-worker",)
+    singles: tuple[str, ...] = ("celery-beat",)
 
     releases: Path = Path("/opt/app/releases")
     # One for each lock file that a release was made with: see venvs.py.
@@ -65,7 +82,8 @@ class Config:
     # 0 is no bound.
     build_cache_max_bytes: int = 2 * 1024 * 1024 * 1024
 
-    health_path: str = "/readyz"
+    # Empty: what the app's code says, or else any answer of / below 500.
+    health_path: str = ""
     health_timeout: int = 30
     health_successes: int = 2
     health_failures: int = 5
@@ -106,6 +124,11 @@ class Config:
     def release_dir(self, release: str) -> Path:
         """Where a release lives; the id must have been checked before."""
         return self.releases / release
+
+    def how_it_runs(self) -> str:
+        """What of this decides how a generation runs."""
+        names = ("directory", "python_path", "settings_module", "wsgi", "asgi", "celery_app", "settings_overlay")
+        return json.dumps([getattr(self, name) for name in names])
 
     @property
     def socket(self) -> Path:

@@ -10,6 +10,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 
+from . import app as apps
 from . import health
 from .config import Config
 from .errors import Refusal
@@ -89,7 +90,7 @@ class Door:
         config = self.config
         health.gate(
             config.socket,
-            config.health_path,
+            apps.of(config, config.current.resolve().name).health_path,
             config.domain,
             config.health_timeout,
             config.health_successes,

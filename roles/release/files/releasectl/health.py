@@ -10,6 +10,21 @@ from pathlib import Path
 
 from .errors import Refusal
 
+# What is asked of an app without a path for its health, and below what its answer has to be: it shows that it answers,
+# and nothing of what it needs.
+ANYWHERE = "/"
+BROKEN = 500
+
+
+def asked(target: str) -> str:
+    """What is asked for, in words."""
+    return target or f"any answer of {ANYWHERE} below {BROKEN}"
+
+
+def well(target: str, status: int) -> bool:
+    """Whether an answer is that of a healthy app."""
+    return status == 200 if target else status < BROKEN
+
 
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a unix socket."""
@@ -29,7 +44,7 @@ def probe(path: Path, target: str, domain: str, timeout: float) -> tuple[int, st
     connection = UnixConnection(path, timeout)
     try:
         headers = {"Host": domain, "X-Forwarded-Proto": "https", "User-Agent": "releasectl", "Connection": "close"}
-        connection.request("GET", target, headers=headers)
+        connection.request("GET", target or ANYWHERE, headers=headers)
         response = connection.getresponse()
         body = response.read(2048).decode(errors="replace")
         return response.status, " ".join(body.split())[:200]
@@ -49,7 +64,8 @@ def gate(
     """Return after ``successes`` answers of 200 in a row; refuse after ``failures`` other answers in a row,
     after ``timeout`` seconds, or as soon as ``alive`` says that the process is gone.
 
-    A redirect counts as a failure: a health check that is sent elsewhere has not been answered.
+    A redirect counts as a failure: a health check that is sent elsewhere has not been answered. Without a ``target``
+    it is any answer of / below 500 that counts.
     """
     deadline = time.monotonic() + timeout
     good = bad = 0
@@ -57,7 +73,7 @@ def gate(
     while good < successes:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            raise Refusal(f"{target} was not healthy within {timeout:g} s: {reason}")
+            raise Refusal(f"{target or ANYWHERE} was not healthy within {timeout:g} s: {reason}")
         try:
             status, body = probe(path, target, domain, min(remaining, 10))
         except OSError as error:
@@ -65,13 +81,13 @@ def gate(
         except http.client.HTTPException as error:
             good, reason = 0, f"it did not speak HTTP ({type(error).__name__})"
         else:
-            if status == 200:
+            if well(target, status):
                 good, bad = good + 1, 0
                 continue
             good, bad = 0, bad + 1
             reason = f"it answered {status}" + (f" ({body})" if body else "")
             if bad >= failures:
-                raise Refusal(f"{target} is not healthy: {reason}")
+                raise Refusal(f"{target or ANYWHERE} is not healthy: {reason}")
         if not alive():
             raise Refusal("its process ended")
         time.sleep(0.1 if bad == 0 else 0.5)

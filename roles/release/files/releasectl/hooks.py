@@ -167,7 +167,7 @@ class Hooks:
         path = Settings.of(config).write_environment(f"hook-{self.release}", settings)
         try:
             properties = [
-                *sandbox.app(config, self.directory, path),
+                *sandbox.app(config, self.directory, path, self.directory / "src"),
                 "TasksMax=512",
                 f"MemoryMax={config.build_memory_max}",
                 # When memory is short, a hook goes before anything that serves.

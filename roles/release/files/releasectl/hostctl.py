@@ -1,4 +1,4 @@
-"""What systemd runs for us, never a person and never a deployer: one word each, called from the unit files."""
+"""What systemd runs for us, never a deployer: one word each, called from unit files; and what app-manage calls."""
 
 from __future__ import annotations
 
@@ -6,26 +6,47 @@ import os
 import sys
 import time
 
-from . import drain, record
+from . import app as apps
+from . import drain, manage, record
 from .cli import ENVIRONMENT, execute
 from .config import Config
 from .door import Door
 from .errors import Refusal
 from .job import Job
-from .lifecycle import Lifecycle
+from .lifecycle import APP_SERVICE, Lifecycle
 from .lock import Locks
 from .names import Generation
 from .settings import Settings
-from .systemd import Systemd
+from .systemd import JOB, RUNNING, Systemd, telling, unit_name
 
 BOOT_WAIT = 300.0  # seconds that app.service waits for a running verb
 
 
 def write_environment(config: Config, generation: str) -> int:
-    """ExecStartPre=+ of every process: the settings of the pinned version, for systemd alone to read."""
+    """ExecStartPre=+ of every process: the settings of the pinned version, and how the app is run, for systemd alone
+    to read.
+    """
     parsed = Generation.parse(generation)
     settings = Settings.of(config)
-    settings.write_environment(str(parsed), settings.pinned(parsed))
+    settings.write_environment(str(parsed), settings.pinned(parsed), apps.launch(config, parsed.release))
+    return 0
+
+
+def run_manage(config: Config, *words: str) -> int:
+    """app-manage: a management command of the live release."""
+    return manage.run(config, list(words))
+
+
+def tick(config: Config, job: str) -> int:
+    """ExecStart of a timer's service: run its job in the live generation, to its end."""
+    systemd = Systemd()
+    live = Lifecycle(config, systemd).store.read().live
+    if live is None or systemd.active(APP_SERVICE) not in RUNNING:
+        print(f"{job} is not run: the app does not run here")
+        return 0
+    unit = unit_name(f"{JOB}{job}", live.generation)
+    if not systemd.start(unit):
+        raise Refusal(f"{unit} failed: {telling(systemd.journal(unit, 60)) or 'it wrote nothing to the journal'}")
     return 0
 
 
@@ -101,6 +122,8 @@ WORDS = {
     "may-open": may_open,
     "healthy": healthy,
     "job": job,
+    "tick": tick,
+    "manage": run_manage,
 }
 
 

@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import budget, build, health, trial, verification
+from . import app as apps
+from . import budget, build, crew, health, trial, verification
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -34,7 +35,7 @@ from .state import Intent, Live, State, Store, previous_after
 from .systemd import PROCESSES, Systemd, Unit, telling, unit_name
 from .watch import Seen
 
-GUNICORN, WORKER, BEAT = PROCESSES
+GUNICORN = PROCESSES[0]
 APP_SERVICE = "app.service"
 
 
@@ -110,13 +111,14 @@ class Lifecycle:
         self.say(f"starting {unit}")
         if not self.systemd.start(unit):
             raise Refusal(
-                f"{generation.release} did not start: {self._last_words(unit)}", journal=self.systemd.journal(unit)
+                f"{generation.release} did not start: {self.last_words(unit)}", journal=self.systemd.journal(unit)
             )
-        self.say(f"waiting for {config.health_path} on its own socket")
+        path = apps.of(config, generation.release).health_path
+        self.say(f"waiting for {health.asked(path)} on its own socket")
         try:
             health.gate(
                 config.generation_socket(generation),
-                config.health_path,
+                path,
                 config.domain,
                 config.health_timeout,
                 config.health_successes,
@@ -125,21 +127,22 @@ class Lifecycle:
             )
         except Refusal as refusal:
             ended = self.systemd.active(unit) != "active"
-            why = f"{refusal.message} ({self._last_words(unit)})" if ended else refusal.message
+            why = f"{refusal.message} ({self.last_words(unit)})" if ended else refusal.message
             raise Refusal(
                 f"{generation.release} failed its health gate: {why}", journal=self.systemd.journal(unit)
             ) from None
 
-    def _last_words(self, unit: str) -> str:
+    def last_words(self, unit: str) -> str:
         """Why a unit did not come up, by its own words."""
         return telling(self.systemd.journal(unit, 60)) or "it wrote nothing to the journal"
 
-    def _stop_other(self, live: Generation | None, processes: tuple[str, ...] = PROCESSES) -> None:
+    def _stop_other(self, live: Generation | None, process: str | None = None) -> None:
         """Stop every generation but ``live``: gunicorn drains on its own, nobody waits for it."""
-        doomed = [u for u in self.systemd.units() if u.generation != live and u.process in processes]
-        self.systemd.stop((u.name for u in doomed if u.active != "deactivating"), block=False)
-        if processes == PROCESSES:
-            wanted = {str(u.generation) for u in doomed} | ({str(live)} if live else set())
+        other = [u for u in self.systemd.units() if u.generation != live and process in (None, u.process)]
+        doomed = (u.name for u in other if u.active != "deactivating" and not crew.is_job(u))
+        self.systemd.stop(doomed, block=False)
+        if process is None:
+            wanted = {str(u.generation) for u in other} | ({str(live)} if live else set())
             self.settings.forget_all_but(wanted)
             self._forget_directories(wanted)
 
@@ -151,33 +154,9 @@ class Lifecycle:
 
     def _abandon(self, generation: Generation) -> None:
         """Take a generation back that never received a request."""
-        self.systemd.stop([unit_name(p, generation) for p in PROCESSES])
+        self.systemd.stop([unit_name(p, generation) for p in crew.every(self.config)])
         self.settings.forget(generation)
         remove_tree(self.config.run / str(generation))
-
-    def _workers(self, generation: Generation) -> None:
-        """New workers first, so that no task of a new name meets an old worker; then the old ones stop consuming."""
-        if WORKER not in self.config.processes:
-            return
-        unit = unit_name(WORKER, generation)
-        self.say(f"handing the queues over to {unit}")
-        if not self.systemd.start(unit):
-            raise Refusal(
-                f"The Celery worker of {generation.release} did not start: {self._last_words(unit)}",
-                journal=self.systemd.journal(unit),
-            )
-        old = [u for u in self.systemd.units() if u.process == WORKER and u.generation != generation and u.running]
-        self.systemd.stop((u.name for u in old), block=False)
-
-    def _beat(self, generation: Generation) -> None:
-        """Exactly one scheduler: the old one is told to stop, and the new one's launcher waits for the lock that the
-        old one holds as long as it lives.
-        """
-        if BEAT not in self.config.processes:
-            return
-        old = [u for u in self.systemd.units() if u.process == BEAT and u.generation != generation]
-        self.systemd.stop((u.name for u in old), block=False)
-        self.systemd.start(unit_name(BEAT, generation))
 
     # The switch
 
@@ -210,7 +189,7 @@ class Lifecycle:
             if hooks is not None:
                 hooks.before_activate(generation, version)
             if verb != "rollback":
-                self._workers(generation)
+                crew.take_over(self, generation)
         except Refusal as refusal:
             self.say("taking it back; the live release was not touched")
             self._take_back(state, live)
@@ -267,9 +246,9 @@ class Lifecycle:
 
     def settle(self, generation: Generation) -> None:
         """Make the processes agree with the live generation."""
-        self._stop_other(generation, (GUNICORN,))
-        self._workers(generation)
-        self._beat(generation)
+        self._stop_other(generation, GUNICORN)
+        crew.take_over(self, generation)
+        crew.move(self, generation)
         self._stop_other(generation)
         if self.systemd.active(APP_SERVICE) != "active":
             self.systemd.start(APP_SERVICE, block=False)
@@ -284,8 +263,9 @@ class Lifecycle:
         self._abandon(state.intent.generation)
         state.intent = None
         self.store.write(state)
-        if state.live is not None and state.live.release == live and WORKER in self.config.processes:
-            self.systemd.start(unit_name(WORKER, state.live.generation))
+        if state.live is not None and state.live.release == live:
+            for process in crew.workers(self.config):
+                self.systemd.start(unit_name(process, state.live.generation))
 
     # Agreement with `current`
 
@@ -367,10 +347,9 @@ class Lifecycle:
         self._point_socket(generation)
         if GUNICORN in self.config.processes and not self.systemd.start(unit_name(GUNICORN, generation)):
             unit = unit_name(GUNICORN, generation)
-            raise Refusal(f"{live} did not start: {self._last_words(unit)}", journal=self.systemd.journal(unit))
-        for process in (WORKER, BEAT):
-            if process in self.config.processes:
-                self.systemd.start(unit_name(process, generation), block=False)
+            raise Refusal(f"{live} did not start: {self.last_words(unit)}", journal=self.systemd.journal(unit))
+        for process in (*crew.workers(self.config), *crew.singles(self.config)):
+            self.systemd.start(unit_name(process, generation), block=False)
         self._stop_other(generation)
         by_hand = recorded is not None and recorded.release != live
         done.append(f"{live} was brought up" + (f" in place of {recorded.release}" if by_hand and recorded else ""))
@@ -384,7 +363,7 @@ class Lifecycle:
             self.systemd.stop([unit_name(process, generation)])
             if not self.systemd.start(unit_name(process, generation)):
                 unit = unit_name(process, generation)
-                raise Refusal(f"{unit} does not start: {self._last_words(unit)}", journal=self.systemd.journal(unit))
+                raise Refusal(f"{unit} does not start: {self.last_words(unit)}", journal=self.systemd.journal(unit))
             done.append(f"{unit_name(process, generation)} was started again")
         if GUNICORN in self.config.processes and self.socket_generation() != generation:
             self._point_socket(generation)
@@ -426,6 +405,7 @@ class Lifecycle:
             path = Path(name)
             digest.update(path.read_bytes() if path.is_file() else b"")
             digest.update(b"\0")
+        digest.update(self.config.how_it_runs().encode())
         return digest.hexdigest()[:16]
 
     def settings_changed(self) -> bool:
@@ -500,4 +480,4 @@ class Lifecycle:
 
 def _stray(unit: Unit, live: Generation) -> bool:
     """A unit of another generation that is not on its way out."""
-    return unit.generation != live and unit.active != "deactivating"
+    return unit.generation != live and unit.active != "deactivating" and not crew.is_job(unit)

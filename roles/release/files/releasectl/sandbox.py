@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from . import app as apps
 from .config import Config
 from .systemd import CONFINED
 
@@ -47,14 +48,18 @@ def build(config: Config, directory: Path, writable: list[Path], working: Path |
     ]
 
 
-def app(config: Config, directory: Path, environment_file: Path) -> list[str]:
-    """As the app's user with the app's settings, which systemd alone reads from ``environment_file``."""
+def app(config: Config, directory: Path, environment_file: Path, working: Path | None = None) -> list[str]:
+    """As the app's user with the app's settings, which systemd alone reads from ``environment_file``; ``working`` is
+    where it starts, by default where manage.py is.
+    """
+    release = directory.name
     return [
         f"User={config.app_user}",
         f"Group={config.app_group}",
-        f"WorkingDirectory={directory / 'src'}",
+        f"WorkingDirectory={working or apps.working(config, release, apps.of(config, release))}",
         f"EnvironmentFile={environment_file}",
         "ProtectSystem=strict",
+        *(f"ReadWritePaths={path}" for path in config.writable),
         *CONFINED,
         "ProtectProc=invisible",
         "ProcSubset=pid",
@@ -66,10 +71,12 @@ def app(config: Config, directory: Path, environment_file: Path) -> list[str]:
     ]
 
 
-def environment(config: Config, release: str) -> dict[str, str]:
-    """What every command of a release finds in its environment, whoever it runs as."""
+def environment(config: Config, release: str, found: apps.App | None = None) -> dict[str, str]:
+    """What every command of a release finds in its environment, whoever it runs as; ``found`` while it is made."""
+    app = found or apps.of(config, release)
     return {
-        "DJANGO_SETTINGS_MODULE": config.settings_module,
+        **apps.settings(config, app),
+        "PYTHONPATH": apps.python_path(config, release, app),
         "RELEASE_ID": release,
         "STATIC_ROOT": str(config.release_dir(release) / "static"),
         "PYTHONDONTWRITEBYTECODE": "1",

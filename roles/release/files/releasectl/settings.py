@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from .config import Config
@@ -82,9 +83,11 @@ class Settings:
             return self.current()
         return version
 
-    def write_environment(self, name: str, version: str | None) -> Path:
-        """Write the root-only file that systemd hands to one process; on tmpfs, gone with the machine."""
-        values = read_envdir(self.env.parent / version) if version else {}
+    def write_environment(self, name: str, version: str | None, more: Mapping[str, str] | None = None) -> Path:
+        """Write the root-only file that systemd hands to one process; on tmpfs, gone with the machine. What the app's
+        settings have comes before ``more``.
+        """
+        values = {**(more or {}), **(read_envdir(self.env.parent / version) if version else {})}
         path = self.runtime / name
         write_atomically(path, environment_file(values).encode(), 0o600)
         return path

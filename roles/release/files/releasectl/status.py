@@ -36,7 +36,7 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
     if trial is not None:
         # Live as much as any other, but not for the record yet.
         recorded = Live(trial.release, trial.number, trial.watching or 0, trial.settings, trial.setup)
-        drift += _process_drift(lifecycle, trial.generation, ("celery-beat",))
+        drift += _process_drift(lifecycle, trial.generation, lifecycle.config.singles)
     elif live is not None:
         if recorded is None or recorded.release != live:
             drift.append(f"'current' names {live}, the record {recorded.release if recorded else 'nothing'}")

@@ -16,6 +16,9 @@ from .names import GENERATION, Generation
 
 # Everything that is started per generation, in the order in which `status` shows it.
 PROCESSES = ("gunicorn", "celery-worker", "celery-beat")
+# What the app adds by app_extra_processes and app_timers is called app-<name> and app-job-<name>.
+OWN = "app-"
+JOB = "app-job-"
 RUNNING = ("active", "activating", "reloading")
 
 # What nothing that we start in a transient unit needs, whoever it runs as; systemd.exec(5) for each.
@@ -139,7 +142,7 @@ class Systemd:
 
     def units(self) -> list[Unit]:
         """All instances of the app's processes that systemd has in memory."""
-        patterns = [f"{process}@*.service" for process in PROCESSES]
+        patterns = [f"{process}@*.service" for process in (*PROCESSES, f"{OWN}*")]
         listing = run(["systemctl", "list-units", "--all", "--plain", "--no-legend", "--full", *patterns])
         found = []
         for line in listing.stdout.splitlines():

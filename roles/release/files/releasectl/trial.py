@@ -20,7 +20,7 @@ from .watch import Failed, Interrupted, Seen, Watch
 if TYPE_CHECKING:
     from .lifecycle import Lifecycle
 
-GUNICORN, WORKER, _BEAT = PROCESSES
+GUNICORN = PROCESSES[0]
 
 
 def possible(lifecycle: Lifecycle, state: State) -> bool:
@@ -36,7 +36,8 @@ def possible(lifecycle: Lifecycle, state: State) -> bool:
 def hold(lifecycle: Lifecycle, state: State, generation: Generation, seconds: int) -> Seen:
     """Switch to ``generation`` and watch it; return what was seen when it may stay, refuse after having gone back."""
     assert state.intent is not None
-    units = [unit_name(p, generation) for p in (GUNICORN, WORKER) if p in lifecycle.config.processes]
+    watched = [p for p in lifecycle.config.processes if p not in lifecycle.config.singles]
+    units = [unit_name(p, generation) for p in watched]
     watch = Watch(lifecycle.config, lifecycle.systemd, generation, units, lifecycle.say)
     state.intent.watching, state.intent.watch = time.time(), seconds
     lifecycle.store.write(state)

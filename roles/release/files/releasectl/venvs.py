@@ -15,9 +15,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from . import sandbox
+from . import requirements, sandbox
 from .config import Config
-from .errors import Refusal
 from .events import timestamp
 from .files import remove_tree, sync_directory, write_json
 from .ownership import give_to_build_user, make_root_owned
@@ -63,12 +62,23 @@ def size(directory: Path) -> tuple[int, int]:
     return (found.disk, found.files) if found else (0, 0)
 
 
-def key(config: Config, requirements: Path, release: str) -> str:
-    """Of all that decides what is installed: the lock with its hashes, and what it is installed with and on."""
-    content = requirements.read_bytes()
+def key(config: Config, directory: Path, release: str, name: str) -> str:
+    """Of all that decides what is installed: the lock with its hashes, and what it is installed with and on.
+
+    What is not pinned by hashes is another day's choice: it belongs to one release.
+    """
+    path = directory / "src" / name
+    given = requirements.check(config, directory / "src", name)
+    content = [path.read_bytes()]
+    if given == "uv":
+        # Says which of the lock's packages are wanted.
+        content.append((path.parent / "pyproject.toml").read_bytes())
+    pinned = given == "uv" or (given == "hashed" and not OPTION.search(content[0].decode(errors="replace")))
     decides = {
-        "requirements": hashlib.sha256(content).hexdigest(),
-        "alone": release if OPTION.search(content.decode(errors="replace")) else "",
+        "requirements": [hashlib.sha256(part).hexdigest() for part in content],
+        "extra": list(config.requirements_extra),
+        "optional": list(config.requirements_optional),
+        "alone": "" if pinned else release,
         "python": config.python_version,
         "compiled": bool(config.processes),
         "environment": config.build_environment,
@@ -87,31 +97,21 @@ def _system() -> str:
     return " ".join(sorted(line for line in lines if line.startswith(("ID=", "VERSION_ID="))))
 
 
-def provide(config: Config, directory: Path, release: str) -> bool:
-    """Lead a release to the virtual environment of its lock; return whether that was there already."""
-    requirements = directory / "src" / config.requirements
-    if requirements.is_symlink() or not requirements.is_file():
-        raise Refusal(
-            f"The artifact has no {config.requirements} at its top: lock the app's requirements with hashes"
-            " (uv pip compile --generate-hashes) or set app_requirements."
-        )
-    wanted = key(config, requirements, release)
+def provide(config: Config, directory: Path, release: str, name: str) -> bool:
+    """Lead a release to the virtual environment of its requirements (``name``, in its code); return whether that was
+    there already."""
+    wanted = key(config, directory, release, name)
     place = config.venvs / wanted[:NAME_LENGTH]
     found = read(place)
     there = found is not None and found.key == wanted
     if not there:
         remove_tree(place)
-        _make(config, directory, place, release, wanted)
+        _make(config, directory, place, release, name, wanted)
     (directory / "venv").symlink_to(place)
     return there
 
 
-def _make(config: Config, directory: Path, place: Path, release: str, wanted: str) -> None:
-    requirements = directory / "src" / config.requirements
-    script = (
-        'set -e; "$1" venv --quiet --allow-existing --python "$2" "$3";'
-        ' exec "$1" pip sync --quiet --require-hashes --python "$3/bin/python" "$4"'
-    )
+def _make(config: Config, directory: Path, place: Path, release: str, name: str, wanted: str) -> None:
     environment = {
         "HOME": str(config.build_cache),
         "UV_CACHE_DIR": str(config.build_cache / "uv"),
@@ -129,11 +129,11 @@ def _make(config: Config, directory: Path, place: Path, release: str, wanted: st
         give_to_build_user(config, place)
         sandboxed(
             f"releasectl-build-{release}",
-            ["/bin/sh", "-c", script, "sh", str(config.uv), config.python_version, str(place), str(requirements)],
+            requirements.command(config, directory, name, place),
             sandbox.build(config, directory, [place, config.build_cache]),
             environment,
             config.build_timeout,
-            f"Installing {config.requirements}",
+            f"Installing {name}",
         )
         measured = make_root_owned(place)
         # Later releases will rely on it, also after a power cut: it is on the disk before it counts as whole.

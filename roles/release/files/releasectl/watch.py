@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
+from . import app as apps
 from . import health
 from .config import Config
 from .files import write_json
@@ -159,6 +160,7 @@ class Watch:
         self.answers = Answers(
             config.watch_log if "gunicorn" in config.processes else "", generation.release, time.time()
         )
+        self.health_path = apps.of(config, generation.release).health_path
         self.unwell = 0
         self.since = time.monotonic()
         withdraw(config)
@@ -206,17 +208,22 @@ class Watch:
     def _probe(self) -> None:
         config = self.config
         try:
-            status, said = health.probe(
-                config.generation_socket(self.generation), config.health_path, config.domain, PROBE_TIMEOUT
+            path = config.generation_socket(self.generation)
+            status, said = health.probe(path, self.health_path, config.domain, PROBE_TIMEOUT)
+            reason = (
+                ""
+                if health.well(self.health_path, status)
+                else f"it answered {status}" + (f" ({said})" if said else "")
             )
-            reason = "" if status == 200 else f"it answered {status}" + (f" ({said})" if said else "")
         except OSError as error:
             reason = f"it did not answer ({error.strerror or error})"
         except http.client.HTTPException as error:
             reason = f"it did not speak HTTP ({type(error).__name__})"
         self.unwell = self.unwell + 1 if reason else 0
         if self.unwell >= config.health_failures:
-            raise Failed(f"{config.health_path} was not healthy {self.unwell} times in a row: {reason}")
+            raise Failed(
+                f"{self.health_path or health.ANYWHERE} was not healthy {self.unwell} times in a row: {reason}"
+            )
 
     def _errors(self) -> None:
         requests, errors, limit = self.answers.requests, self.answers.errors, self.config.watch_error_rate
