@@ -10,7 +10,6 @@ from releasectl import build, sandbox, venvs
 from releasectl.config import Config
 from releasectl.errors import Refusal
 
-
 LOCK = "requirements.lock"
 
 
