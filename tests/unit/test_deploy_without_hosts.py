@@ -55,8 +55,10 @@ class Fleet(Controller):
         (place / "incoming").mkdir()
         self.artifact = place / f"shop-{SHA}.tar.gz"
         with tarfile.open(self.artifact, "w:gz") as tar:
-            for name in ("manage.py", "requirements.lock"):
-                tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+            for name, content in (("manage.py", b""), ("requirements.lock", b"django==5.2 --hash=sha256:0\n")):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
 
     def answer(self, verb: str, answer: dict[str, Any]) -> None:
         (self.place / verb).write_text(json.dumps(answer))

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from . import app as apps
 from . import budget, build, crossing, migrations, status
 from .config import Config
 from .errors import Refusal
@@ -15,23 +16,22 @@ from .migrations import Schema
 from .settings import read_envdir
 
 PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?\s*==\s*(?P<version>[^\s;\\]+)")
+LOCKED_BY_UV = re.compile(r'^name = "(?P<name>[^"]+)"\nversion = "(?P<version>[^"]+)"', re.MULTILINE)
 LOCK_MOST = 4 << 20  # bytes of a lock file that are read
 
 
 def versions(text: str) -> dict[str, str]:
-    """The versions in a lock file, by name as PyPI spells it. What is no `name==version` is not looked at."""
-    found = {}
-    for line in text.splitlines():
-        if pinned := PINNED.match(line):
-            found[re.sub(r"[-_.]+", "-", pinned["name"]).lower()] = pinned["version"]
-    return found
+    """The versions in a lock file, uv's or of `name==version` lines, by name as PyPI spells it."""
+    lines = [pinned for line in text.splitlines() if (pinned := PINNED.match(line))]
+    found = [*lines, *LOCKED_BY_UV.finditer(text)]
+    return {re.sub(r"[-_.]+", "-", pinned["name"]).lower(): pinned["version"] for pinned in found}
 
 
 def _live_versions(config: Config, live: str | None) -> dict[str, str] | None:
     if live is None:
         return None
     try:
-        with open(config.release_dir(live) / "src" / config.requirements, errors="replace") as lock:
+        with open(config.release_dir(live) / "src" / apps.of(config, live).requirements, errors="replace") as lock:
             return versions(lock.read(LOCK_MOST))
     except OSError:
         return None
