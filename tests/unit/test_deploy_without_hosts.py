@@ -100,7 +100,10 @@ def deploy(fleet: Fleet, edge: Hook, *words: str, **more: Any) -> Any:
 def order(output: str) -> list[tuple[str, ...]]:
     """Which hosts switched together, batch after batch."""
     batches = output.split("PLAY [Make it live")[1:]
-    return [tuple(re.findall(r"^changed: \[(\w+)\]", batch.split("PLAY [Prove")[0], re.MULTILINE)) for batch in batches]
+    return [
+        tuple(sorted(re.findall(r"^changed: \[(\w+)\]", batch.split("PLAY [Prove")[0], re.MULTILINE)))
+        for batch in batches
+    ]
 
 
 def watches(fleet: Fleet) -> list[str]:
