@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests import inside
+from tests import namespaces
 
 ROOT = Path(__file__).resolve().parents[1]
 LAB = os.environ.get("SLIPWAY_LAB") or "molecule"
@@ -53,12 +53,12 @@ def lab() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def app1(lab: dict[str, Any]) -> Any:
-    return inside.host(lab["hosts"]["app1"]["container"])
+    return namespaces.host(lab["hosts"]["app1"]["container"])
 
 
 @pytest.fixture(scope="session")
 def data1(lab: dict[str, Any]) -> Any:
-    return inside.host(lab["hosts"]["data1"]["container"])
+    return namespaces.host(lab["hosts"]["data1"]["container"])
 
 
 # What a user of the app, a deployer and an operator see.

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests import inside
+from tests import namespaces
 from tests.fleet import Traffic, wait_until_all_answer
 
 
 @pytest.fixture(scope="session")
 def host(lab: dict[str, Any]) -> Callable[[str], Any]:
     """A host of the lab by its name, asked from inside."""
-    return lambda name: inside.host(lab["hosts"][name]["container"])
+    return lambda name: namespaces.host(lab["hosts"][name]["container"])
 
 
 @pytest.fixture(scope="session")
