@@ -12,6 +12,8 @@ from .systemd import PROCESSES, Systemd, unit_name
 
 MEMINFO = Path("/proc/meminfo")
 GROUPS = Path("/sys/fs/cgroup")
+SPOOL = Path("/var/tmp")  # noqa: S108 (where podman keeps layers while they come)
+UNPACKED = 4  # times what a layer is when it is sent
 SPARE_FILES = 500  # what else is made while a release is: published files, the record
 # Memory that the kernel gives back when somebody needs it, by its names in memory.stat.
 RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
@@ -42,12 +44,24 @@ def require_disk(config: Config, release: str, artifact: int, expected: int, fil
     """
     if not config.disk_check:
         return
-    wanted = (
+    _require(
+        config,
+        release,
         (config.releases, max(artifact, expected), files),
         (config.state / "staging", artifact, 0),
         (config.static, artifact, 0),
         (config.build_cache, 0, 0),
     )
+
+
+def require_disk_for_image(config: Config, release: str, layers: int) -> None:
+    """Refuse when the layers that are still to come, compressed as they are sent, do not fit once they are unpacked."""
+    if config.disk_check:
+        store = next(path for path in (config.image_store, *config.image_store.parents) if path.exists())
+        _require(config, release, (store, layers * UNPACKED, 0), (SPOOL, layers, 0), (config.releases, 0, 0))
+
+
+def _require(config: Config, release: str, *wanted: tuple[Path, int, int]) -> None:
     disks: dict[int, Disk] = {}
     for path, size, count in wanted:
         try:

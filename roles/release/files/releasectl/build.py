@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from . import artifact, budget, migrations, sandbox
+from . import artifact, budget, migrations, sandbox, store
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -45,6 +45,9 @@ class Release:
     # What it takes on the disk, in bytes, and how many files and directories it has; 0 for those of before.
     disk: int = 0
     files: int = 0
+    # The image that it was made of, with its digest, and where that says what it is made of; None for an artifact.
+    image: str | None = None
+    sbom: str | None = None
 
 
 KNOWN = {field.name for field in fields(Release)}
@@ -79,8 +82,9 @@ def sweep(config: Config) -> list[str]:
     for entry in os.scandir(config.releases):
         if entry.is_dir(follow_symlinks=False) and read(Path(entry.path)) is None:
             # The verb died, what it had started in a unit of its own may still be writing.
-            run(["systemctl", "stop", *(f"releasectl-{step}-{entry.name}.service" for step in ("build", "static"))])
-            remove_tree(Path(entry.path))
+            steps = ("build", "static", "pull", "mount")
+            run(["systemctl", "stop", *(f"releasectl-{step}-{entry.name}.service" for step in steps)])
+            clear(config, Path(entry.path))
             removed.append(entry.name)
     staging = config.state / "staging"
     for left in staging.iterdir() if staging.is_dir() else ():
@@ -100,7 +104,7 @@ def prepare(
     staging.mkdir(mode=0o700, exist_ok=True)
     archive = staging / f"{release}.tar.gz"
     # The next one will be much like the last one.
-    newest = next(reversed(prepared(config).values()), None)
+    newest = next((found for found in reversed(prepared(config).values()) if found.image is None), None)
     expected, files = (newest.disk or newest.bytes, newest.files) if newest else (0, 0)
     try:
         budget.require_disk(config, release, artifact.size(config.incoming, name), expected, files)
@@ -157,9 +161,9 @@ def _make(config: Config, directory: Path, release: str, say: Callable[[str], No
     say("building the virtual environment")
     _build_environment(config, directory, release)
     say("collecting static files")
-    known = _collect_static(config, directory, release)
+    known = collect_static(config, directory, release)
     _build_hook(config, mine, "after_build", [directory / "static"], network=False)
-    measured = _make_root_owned(directory)
+    measured = make_root_owned(directory)
     # Those that run later are as the build left them.
     mine.check()
     return Made(known, *measured)
@@ -175,7 +179,7 @@ def _build_hook(config: Config, mine: Hooks, point: str, writable: list[Path], n
         for name in [".", *names, *files]:
             os.lchown(os.path.join(parent, name), builder.pw_uid, builder.pw_gid)
     mine.build(point, [source, *writable], network)
-    _make_root_owned(source)
+    make_root_owned(source)
 
 
 def _own(config: Config, *paths: Path) -> None:
@@ -220,22 +224,22 @@ def _build_environment(config: Config, directory: Path, release: str) -> None:
     )
 
 
-def _collect_static(config: Config, directory: Path, release: str) -> tuple[migrations.Record, ...] | None:
+def collect_static(config: Config, directory: Path, release: str) -> tuple[migrations.Record, ...] | None:
     """Collect the static files and, by the same start of Django, learn what each of the migrations does."""
     static = directory / "static"
-    _own(config, static)
+    static.mkdir(mode=0o755, exist_ok=True)
+    shutil.chown(static, config.build_user, config.build_user)
     environment = {
         "HOME": "/nonexistent",
         **sandbox.environment(config, release),
         **config.build_environment,
         **config.build_settings,
     }
-    python = str(directory / "venv" / "bin" / "python")
     words = {"mode": "describe", "manage": ["collectstatic", "--noinput", "--verbosity", "0"]}
     said: list[str] = []
     sandboxed(
         f"releasectl-static-{release}",
-        [python, inside(config), json.dumps(words)],
+        [*sandbox.python(config, release), inside(config), json.dumps(words)],
         [*sandbox.build(config, directory, [static]), "PrivateNetwork=yes"],
         environment,
         config.build_timeout,
@@ -245,7 +249,7 @@ def _collect_static(config: Config, directory: Path, release: str) -> tuple[migr
     return described(said)
 
 
-def _make_root_owned(directory: Path) -> tuple[int, int, int]:
+def make_root_owned(directory: Path) -> tuple[int, int, int]:
     """Give the release to root, readable by all and writable by nobody else; return the bytes in its files, the
     bytes that it takes on the disk, and how many entries it has.
 
@@ -319,6 +323,13 @@ def remove(config: Config, release: str) -> None:
     """Remove a release: its record first, so that a crash leaves litter for `sweep` and never a half release."""
     directory = config.release_dir(release)
     (directory / RECORD).unlink(missing_ok=True)
+    clear(config, directory)
+
+
+def clear(config: Config, directory: Path) -> None:
+    """Remove what there is of a release, its image's root taken out of it first."""
+    if store.mounted(config, directory.name):
+        store.unmount(config, directory.name)
     remove_tree(directory)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, cache, crossing, names, record, status, watch
+from . import budget, build, cache, crossing, image_release, names, record, reference, status, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -57,6 +57,10 @@ def _number(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def _image(parse: Callable[[str], reference.Reference]) -> Callable[[str], str]:
+    return lambda value: str(parse(value))
+
+
 def parser() -> Parser:
     """All verbs with their arguments; nothing abbreviated, nothing unchecked."""
     top = Parser(
@@ -87,12 +91,13 @@ def parser() -> Parser:
     unlock = verb("unlock", "give the lease back")
     unlock.add_argument("--force", action="store_true", help="take it from a deploy that is dead")
 
-    prepare = verb("prepare", "receive, unpack and build an uploaded artifact; the live release is not touched")
+    resolve = verb("resolve", "ask the registry which image a tag names by now; changes nothing", token=False)
+    resolve.add_argument("--image", type=_image(reference.parse), required=True, help="registry/app:<git-sha>")
+    prepare = verb("prepare", "make a release of an uploaded artifact or of an image; the live release is not touched")
     ident(prepare, True, "the id that the release gets")
-    prepare.add_argument(
-        "--artifact", type=names.artifact_name, required=True, help="file name inside the incoming directory"
-    )
-    prepare.add_argument("--sha256", type=names.sha256, required=True, help="digest of the artifact")
+    prepare.add_argument("--artifact", type=names.artifact_name, help="file name inside the incoming directory")
+    prepare.add_argument("--sha256", type=names.sha256, help="digest of the artifact")
+    prepare.add_argument("--image", type=_image(reference.pinned), help="instead: registry/app@sha256:<digest>")
     migrate = verb("migrate", "apply a release's database migrations, unless they break the one that runs")
     ident(migrate, False, "a prepared release (default: the live one)")
     migrate_arguments(migrate)
@@ -211,8 +216,24 @@ class Verbs:
         text = "The edges are let in again." if changed else "This host was not drained."
         return {"changed": changed, "message": text}
 
+    def do_resolve(self) -> Answer:
+        found = image_release.resolve(self.config, reference.parse(self.asked["image"]))
+        return {
+            "changed": False,
+            "image": str(found),
+            "release": found.release_id(),
+            "revision": found.revision or "",
+            "message": f"{self.asked['image']} is {found.digest}.",
+        }
+
     def do_prepare(self) -> Answer:
         release, sha256 = self.asked["id"], self.asked["sha256"]
+        pinned = reference.pinned(self.asked["image"]) if self.asked["image"] else None
+        if (pinned is None) is (self.asked["artifact"] is None or sha256 is None) or (pinned and sha256):
+            raise UsageError("Say what to prepare: --artifact with --sha256, or --image, and not both.")
+        if pinned is not None:
+            image_release.require(self.config, pinned)
+            sha256 = str(pinned.digest).removeprefix("sha256:")
         existing = build.read(self.config.release_dir(release))
         if existing is not None:
             if existing.sha256 != sha256:
@@ -223,7 +244,10 @@ class Verbs:
             return {"changed": False, "release": release, "message": f"{release} is prepared already."}
         self.lifecycle.require_memory()
         hooks = self._with_hooks(release, self.lifecycle.live_release())
-        build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
+        if pinned is not None:
+            image_release.prepare(self.config, release, pinned, self.actor, self.say, hooks)
+        else:
+            build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
         state = self.lifecycle.store.read()
         if state.gone.pop(release, None):
             self.lifecycle.store.write(state)
@@ -324,14 +348,18 @@ class Verbs:
         kept = list(build.prepared(self.config))
         files = build.prune_static(self.config, kept, older_than=30 * 86_400)
         cached = cache.bound(self.config, kept, self.say)
+        images = image_release.forget_unused(self.config, self.say)
         text = f"Removed {', '.join(removed)}." if removed else "Nothing to prune."
         text += " The build cache was over its bound and is smaller now." if cached else ""
-        return {"changed": bool(removed or files or cached), "removed": removed, "message": text}
+        text += f" Removed {images} images that no release uses." if images else ""
+        return {"changed": bool(removed or files or cached or images), "removed": removed, "message": text}
 
     def do_discard(self) -> Answer:
         if self.asked["applied"]:
             crossing.record(self.config, self.asked["id"], self.asked["applied"])
         removed = self.lifecycle.discard(self.asked["id"], f"discarded by {self.actor}")
+        if removed:
+            image_release.forget_unused(self.config, self.say)
         text = f"{self.asked['id']} was removed." if removed else f"There is no release {self.asked['id']}."
         return {"changed": removed, "message": text}
 

@@ -63,6 +63,24 @@ class Config:
     # 0 is no bound.
     build_cache_max_bytes: int = 2 * 1024 * 1024 * 1024
 
+    # Releases from images (image.py, store.py): whether there are any, where they may come from and as whom, and what
+    # is asked of them. `image_command` stands in for the image's own, `image_paths` are shown to it read-only.
+    images: bool = False
+    image_registries: tuple[str, ...] = ()
+    image_credentials: Path = Path("/etc/slipway/registry-auth.json")
+    image_policies: Path = Path("/etc/slipway/image-policies")
+    image_signatures: str = "ignored"
+    image_sbom: str = "ignored"
+    image_store: Path = Path("/var/lib/containers/slipway")
+    image_run: Path = Path("/run/containers/slipway")
+    image_max_bytes: int = 4 * 1024 * 1024 * 1024
+    image_pull_timeout: int = 900
+    image_command: tuple[str, ...] = ()
+    image_paths: tuple[str, ...] = ("/etc/resolv.conf", "/etc/hosts")
+    # What the units start, and where a drop-in of one generation goes.
+    launcher: Path = Path("/usr/local/libexec/slipway/generation")
+    dropins: Path = Path("/run/systemd/system")
+
     health_path: str = "/readyz"
     health_timeout: int = 30
     health_successes: int = 2

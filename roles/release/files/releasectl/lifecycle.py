@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import budget, build, health, trial, verification
+from . import budget, build, dropin, health, trial, verification
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -101,6 +101,7 @@ class Lifecycle:
         """Number and pin the next generation; nothing is started yet."""
         state.counter += 1
         generation = Generation(release, state.counter)
+        dropin.ready(self.config, generation)
         return generation, self.settings.pin(generation, settings)
 
     def _gate(self, generation: Generation) -> None:
@@ -141,6 +142,7 @@ class Lifecycle:
         if processes == PROCESSES:
             wanted = {str(u.generation) for u in doomed} | ({str(live)} if live else set())
             self.settings.forget_all_but(wanted)
+            dropin.forget_all_but(self.config, wanted)
             self._forget_directories(wanted)
 
     def _forget_directories(self, wanted: set[str]) -> None:
@@ -303,6 +305,7 @@ class Lifecycle:
         if live is None:
             self._drop_intent(state, done)
             return done
+        done += dropin.restore(self.config, state, live, everything=heal and not boot, say=self.say)
         if state.intent is not None:
             self._finish(state, live, done, boot)
             live = self.live_release() or live

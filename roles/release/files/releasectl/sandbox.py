@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
+from . import image, store
 from .config import Config
 from .systemd import CONFINED
+
+# Finds a program by the PATH of whatever root it runs in: systemd-run looks for it on the host.
+BY_PATH = ["/bin/sh", "-c", 'exec "$@"', "sh"]
 
 
 def build(config: Config, directory: Path, writable: list[Path], working: Path | None = None) -> list[str]:
@@ -16,17 +21,25 @@ def build(config: Config, directory: Path, writable: list[Path], working: Path |
         f"-{path}"
         for path in (config.env.parent, config.private_run, config.run, config.incoming, config.state, config.events)
     )
+    # A directory of another kind may be the build user's own, and what lies in it says nothing.
+    found = image.of(directory) if directory.parent == config.releases else None
+    if found is not None:
+        root = _root(config, directory, found, writable)
+    else:
+        root = [
+            f"WorkingDirectory={working or directory / 'src'}",
+            f"TemporaryFileSystem={config.releases}:ro",
+            *(() if directory in writable else (f"BindReadOnlyPaths={directory}",)),
+            *(f"BindPaths={path}" for path in writable),
+        ]
     return [
         f"User={config.build_user}",
         f"Group={config.build_user}",
-        f"WorkingDirectory={working or directory / 'src'}",
+        *root,
         # A build may take what serving leaves over: on two cores it would otherwise slow every request down.
         "Nice=10",
         "IOSchedulingClass=idle",
         "ProtectSystem=strict",
-        f"TemporaryFileSystem={config.releases}:ro",
-        *(() if directory in writable else (f"BindReadOnlyPaths={directory}",)),
-        *(f"BindPaths={path}" for path in writable),
         f"InaccessiblePaths={hidden}",
         *CONFINED,
         "ProtectProc=invisible",
@@ -44,10 +57,11 @@ def build(config: Config, directory: Path, writable: list[Path], working: Path |
 
 def app(config: Config, directory: Path, environment_file: Path) -> list[str]:
     """As the app's user with the app's settings, which systemd alone reads from ``environment_file``."""
+    found = image.of(directory)
     return [
         f"User={config.app_user}",
         f"Group={config.app_group}",
-        f"WorkingDirectory={directory / 'src'}",
+        *([f"WorkingDirectory={directory / 'src'}"] if found is None else _root(config, directory, found)),
         f"EnvironmentFile={environment_file}",
         "ProtectSystem=strict",
         *CONFINED,
@@ -61,10 +75,56 @@ def app(config: Config, directory: Path, environment_file: Path) -> list[str]:
     ]
 
 
+def _root(config: Config, directory: Path, found: image.Image, writable: Iterable[Path] = ()) -> list[str]:
+    """Inside the image of a release, of the host only what is shown there; sockets can be connected to."""
+    mine = set(writable)
+    return [
+        f"RootDirectory={directory / image.ROOTFS}",
+        "MountAPIVFS=yes",
+        f"WorkingDirectory={found.workdir}",
+        *(f"BindReadOnlyPaths=-{path}" for path in store.shown(config, directory.name) if path not in mine),
+        f"BindReadOnlyPaths=-{config.run}",
+        *(f"BindPaths={path}" for path in mine),
+    ]
+
+
+def code(config: Config, release: str) -> Path:
+    """Where the code of a release is, with manage.py in it, as the host sees it."""
+    directory = config.release_dir(release)
+    found = image.of(directory)
+    return directory / "src" if found is None else directory / image.ROOTFS / found.workdir.lstrip("/")
+
+
+def python(config: Config, release: str) -> list[str]:
+    """The first words of a command that the release's own Python runs."""
+    directory = config.release_dir(release)
+    found = image.of(directory)
+    return [str(directory / "venv" / "bin" / "python")] if found is None else [*BY_PATH, found.python]
+
+
+def command(config: Config, release: str, words: Iterable[str]) -> list[str]:
+    """Words of which the first is a program of the release's own, if there is such, or of what is around it."""
+    first, *rest = words
+    directory = config.release_dir(release)
+    if image.of(directory) is not None:
+        return [*BY_PATH, first, *rest]
+    own = directory / "venv" / "bin" / first
+    return [str(own) if "/" not in first and own.exists() else first, *rest]
+
+
+def path(config: Config, release: str) -> str:
+    """Where programs are looked for."""
+    directory = config.release_dir(release)
+    found = image.of(directory)
+    return f"{directory / 'venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin" if found is None else found.path
+
+
 def environment(config: Config, release: str) -> dict[str, str]:
     """What every command of a release finds in its environment, whoever it runs as."""
+    found = image.of(config.release_dir(release))
     return {
         "DJANGO_SETTINGS_MODULE": config.settings_module,
+        **({"PATH": found.path, **found.environment} if found is not None else {}),
         "RELEASE_ID": release,
         "STATIC_ROOT": str(config.release_dir(release) / "static"),
         "PYTHONDONTWRITEBYTECODE": "1",
