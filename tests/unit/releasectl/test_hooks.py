@@ -389,7 +389,7 @@ def building(config, make, monkeypatch) -> Callable[..., Hooks]:  # type: ignore
     """A release in the making, whose build itself does nothing."""
     monkeypatch.setattr(build.pwd, "getpwnam", lambda _name: type("Me", (), {"pw_uid": os.getuid(), "pw_gid": 0}))
     monkeypatch.setattr(build, "_build_environment", lambda *_words: None)
-    monkeypatch.setattr(build, "_collect_static", lambda _config, directory, _release: (directory / "static").mkdir())
+    monkeypatch.setattr(build, "collect_static", lambda _config, directory, _release: (directory / "static").mkdir())
 
     def building(**scripts: str) -> Hooks:
         mine: Hooks = make("prepare")

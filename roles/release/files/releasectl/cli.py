@@ -228,7 +228,7 @@ class Verbs:
 
     def do_prepare(self) -> Answer:
         release, sha256 = self.asked["id"], self.asked["sha256"]
-        pinned = reference.pinned(self.asked["image"]) if self.asked["image"] else None
+        pinned = reference.pinned(self.asked["image"]) if self.asked.get("image") else None
         if (pinned is None) is (self.asked["artifact"] is None or sha256 is None) or (pinned and sha256):
             raise UsageError("Say what to prepare: --artifact with --sha256, or --image, and not both.")
         if pinned is not None:
