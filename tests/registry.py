@@ -9,6 +9,7 @@ import re
 import secrets
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 from lab import pki
@@ -86,7 +87,7 @@ class LabRegistry:
             "release_images": True,
             "release_image_registries": [f"{self.host}/shop"],
             "release_image_credentials": {self.host: {"username": USER, "password": self.password}},
-            "release_image_ca_certificate": open(self.lab["ca"]).read(),
+            "release_image_ca_certificate": Path(self.lab["ca"]).read_text(),
         }
 
     def remove(self) -> None:
