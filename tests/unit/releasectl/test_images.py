@@ -28,7 +28,7 @@ def said(**config: object) -> dict[str, object]:
         "Labels": None,
     }
     return {
-        "Config": {**found, **config}, "Architecture": image.ARCHITECTURES[image.platform.machine()], "Os": "linux",
+        "Config": {**found, **config}, "Architecture": image.architecture_here(), "Os": "linux",
         "Id": "ab" * 32, "Size": 1000, "RootFS": {"Layers": ["sha256:1"]},
     }  # fmt: skip
 

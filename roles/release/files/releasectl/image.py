@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import stat
 from collections.abc import Sequence
@@ -62,6 +61,11 @@ class Image:
         return self.environment.get("PATH", PATH)
 
 
+def architecture_here() -> str:
+    """This host's, as images call it."""
+    return ARCHITECTURES.get(os.uname().machine, os.uname().machine)
+
+
 def of(directory: Path) -> Image | None:
     """The image of a release, None when it was made of an artifact."""
     try:
@@ -90,7 +94,7 @@ def understand(reference: str, said: Any, command: Sequence[str]) -> Image:
         words = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
     except (KeyError, TypeError, ValueError) as error:
         raise Refusal(f"{reference} does not describe itself as an image has to ({error!r}): build it anew.") from None
-    here = ARCHITECTURES.get(platform.machine(), platform.machine())
+    here = architecture_here()
     if (system, architecture) != ("linux", here):
         raise Refusal(
             f"{reference} is for {system}/{architecture}, this host is linux/{here}: build it for that"

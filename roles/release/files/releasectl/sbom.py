@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from .cache import INSTALLED, plain
 from .config import Config
 from .errors import Refusal
 from .image import Image, inside, program
 
 PLACES = ("/sbom.cdx.json", "/sbom.spdx.json", "/usr/share/sbom/app.cdx.json", "/usr/share/sbom/app.spdx.json")
 SIZE_MAX = 32 * 1024 * 1024
-INSTALLED = re.compile(r"(?P<name>.+)-(?P<version>[^-]+)\.dist-info")
 SHOWN = 5
 
 
@@ -68,8 +67,3 @@ def _installed(root: Path, found: Image) -> Iterator[tuple[str, str]]:
             match = INSTALLED.fullmatch(path.name)
             if match:
                 yield plain(match["name"]), match["version"]
-
-
-def plain(name: str) -> str:
-    """A package's name as an index writes it."""
-    return re.sub(r"[-_.]+", "-", name).lower()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from . import image
 from .config import Config
 from .errors import CommandFailed, Refusal
 from .files import remove_tree
-from .image import ARCHITECTURES, ROOTFS, Image
+from .image import ROOTFS, architecture_here
 from .reference import Reference
 from .systemd import confined, run, sandboxed
 
@@ -79,7 +78,7 @@ def manifest(config: Config, reference: Reference) -> tuple[str, dict[str, Any]]
     """The digest of what a reference names by now, and the manifest that is for this host."""
     digest, said = _raw(config, reference)
     if said.get("mediaType") in INDEXES or "manifests" in said:
-        here = ARCHITECTURES.get(os.uname().machine, os.uname().machine)
+        here = architecture_here()
         for entry in said.get("manifests") or ():
             platform = entry.get("platform") or {}
             if (platform.get("os"), platform.get("architecture")) == ("linux", here):
@@ -100,21 +99,17 @@ def attached(config: Config, reference: Reference, kind: str) -> dict[str, Any] 
 def _raw(config: Config, reference: Reference) -> tuple[str, dict[str, Any]]:
     """The manifest as the registry has it, into a file: its digest is that of its very bytes."""
     asked = reference.by_digest if reference.digest else str(reference)
-    with tempfile.TemporaryDirectory(dir=config.private_run) as directory:
-        path = Path(directory) / "manifest"
+    name = f"registry-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+    path = config.private_run / name
+    try:
         words = ["/usr/bin/skopeo", "inspect", "--raw", *_credentials(config), f"docker://{asked}"]
         script = f'exec "$@" | head -c {MANIFEST_MAX + 1} >"$0"'
-        try:
-            _call(
-                config,
-                f"registry-{hashlib.sha256(asked.encode()).hexdigest()[:12]}",
-                ["/bin/bash", "-o", "pipefail", "-c", script, str(path), *words],
-                "Asking the registry",
-                TRANSFER,
-            )
-            data = path.read_bytes()
-        except CommandFailed as failed:
-            raise _unasked(config, reference, failed) from None
+        _call(config, name, ["/bin/bash", "-o", "pipefail", "-c", script, str(path), *words], "Asking it", TRANSFER)
+        data = path.read_bytes()
+    except CommandFailed as failed:
+        raise _unasked(config, reference, failed) from None
+    finally:
+        path.unlink(missing_ok=True)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if reference.digest not in (None, digest):
         raise Refusal(
@@ -328,7 +323,3 @@ def _must(argv: Sequence[str]) -> None:
     done = run(argv)
     if done.returncode != 0:
         raise Refusal(f"{argv[0]} failed: {done.stderr.strip()[-300:]}")
-
-
-def used(images: Iterable[Image | None]) -> set[str]:
-    return {found.identity for found in images if found is not None}
