@@ -79,12 +79,18 @@ def manifest(config: Config, reference: Reference) -> tuple[str, dict[str, Any]]
     digest, said = _raw(config, reference)
     if said.get("mediaType") in INDEXES or "manifests" in said:
         here = architecture_here()
-        for entry in said.get("manifests") or ():
-            platform = entry.get("platform") or {}
-            if (platform.get("os"), platform.get("architecture")) == ("linux", here):
-                return digest, _raw(config, reference.pinned(str(entry["digest"])))[1]
+        try:
+            found = [one["digest"] for one in said["manifests"] if _is_for(one["platform"], here)]
+        except (KeyError, TypeError, AttributeError):
+            raise Refusal(f"{reference.registry} answered for {reference.path} with what is no index.") from None
+        if found:
+            return digest, _raw(config, reference.pinned(str(found[0])))[1]
         raise Refusal(f"{reference} is for other systems than linux/{here}: build it for that.")
     return digest, said
+
+
+def _is_for(platform: dict[str, Any], architecture: str) -> bool:
+    return (platform["os"], platform["architecture"]) == ("linux", architecture)
 
 
 def attached(config: Config, reference: Reference, kind: str) -> dict[str, Any] | None:
