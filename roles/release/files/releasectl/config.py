@@ -76,7 +76,7 @@ class Config:
     image_max_bytes: int = 4 * 1024 * 1024 * 1024
     image_pull_timeout: int = 900
     image_command: tuple[str, ...] = ()
-    image_paths: tuple[str, ...] = ("/etc/resolv.conf", "/etc/hosts")
+    image_paths: tuple[str, ...] = ("/etc/passwd", "/etc/group", "/etc/resolv.conf", "/etc/hosts")
     # What the units start, and where a drop-in of one generation goes.
     launcher: Path = Path("/usr/local/libexec/slipway/generation")
     dropins: Path = Path("/run/systemd/system")
