@@ -188,11 +188,12 @@ def pull(config: Config, reference: Reference, release: str, policy: Path) -> No
 
 def inspect(config: Config, name: str) -> Any:
     """What podman knows of an image in the store."""
-    words = [*_podman(config), "image", "inspect", "--format={{json .}}", name]
+    words = [*_podman(config), "image", "inspect", name]
     ended = confined("releasectl-image-inspect", words, [], ENVIRONMENT, config.image_pull_timeout)
     try:
-        return json.loads(next(line for line in ended.output.splitlines() if line.startswith("{")))
-    except (ValueError, StopIteration):
+        # What it says on standard error comes behind.
+        return json.JSONDecoder().raw_decode(ended.output)[0][0]
+    except (ValueError, LookupError):
         raise Refusal(f"podman does not describe {name}: {ended.output.strip()[-200:]}") from None
 
 
