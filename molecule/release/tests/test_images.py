@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from lab import oci
-from tests.registry import LabRegistry
+from tests.registry import USER, LabRegistry
 
 pytestmark = pytest.mark.full  # about four minutes
 
@@ -147,13 +148,14 @@ def test_its_static_files_are_published_and_the_page_is_whole(first: dict[str, s
     assert edge.get(path).status == 200
 
 
-def test_the_app_reads_neither_the_credentials_nor_what_is_beside_its_image(first: dict[str, str], app1: Any) -> None:
+def test_nobody_but_the_pull_reads_the_credentials(first: dict[str, str], shop: Shop, app1: Any) -> None:
     kept = app1.file("/etc/slipway/registry-auth.json")
     assert (kept.user, kept.mode) == ("root", 0o600)
     for account in ("app", "app-build", "deployer"):
         assert app1.run(f"setpriv --reuid {account} --clear-groups cat /etc/slipway/registry-auth.json").rc != 0
-    said = app1.check_output("journalctl --no-pager -o cat; cat /var/log/app/releases/*.jsonl")
-    assert "Basic " not in said
+    told = app1.check_output("journalctl --no-pager -o cat; cat /var/log/app/releases/* /opt/app/releases/*/*.json")
+    assert shop.registry.password not in told
+    assert base64.b64encode(f"{USER}:{shop.registry.password}".encode()).decode() not in told
 
 
 def test_only_the_changed_layer_moves(second: dict[str, Any], edge: Any) -> None:

@@ -82,8 +82,7 @@ def sweep(config: Config) -> list[str]:
     for entry in os.scandir(config.releases):
         if entry.is_dir(follow_symlinks=False) and read(Path(entry.path)) is None:
             # The verb died, what it had started in a unit of its own may still be writing.
-            steps = ("build", "static", "pull", "mount")
-            run(["systemctl", "stop", *(f"releasectl-{step}-{entry.name}.service" for step in steps)])
+            run(["systemctl", "stop", *(f"releasectl-{step}-{entry.name}.service" for step in ("build", "static"))])
             clear(config, Path(entry.path))
             removed.append(entry.name)
     staging = config.state / "staging"
