@@ -336,6 +336,25 @@ def test_a_boot_puts_back_what_the_live_generation_stands_on(images, systemd, un
     assert (images.dropins / f"gunicorn@{live}.service.d/image.conf").is_file()
 
 
+def test_reconcile_puts_back_what_was_taken_from_what_runs_and_from_what_one_could_go_back_to(
+    images, systemd, unhealthy
+):  # fmt: skip
+    from_image(images, "b")
+    from_image(images, "c")
+    host = Lifecycle(images, systemd)
+    host.activate("b", "me")
+    place = images.dropins / "gunicorn@b.1.service.d/image.conf"
+    place.unlink()
+    images.mounts.clear()
+    done = host.reconcile("me")
+    assert place.is_file()
+    assert "what b.1 has of its image was put back" in done
+    assert "the image of c was mounted again" in done
+    images.mounts.clear()
+    host.reconcile("me", heal=False)
+    assert "c" not in images.mounts
+
+
 def test_an_image_that_cannot_be_mounted_refuses_its_own_start_and_no_way_back(
     images, systemd, unhealthy, monkeypatch
 ):  # fmt: skip
