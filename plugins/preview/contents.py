@@ -8,8 +8,13 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from releasectl import guess
+
 TEXT_MOST = 4 << 20  # bytes of one file that are read
 MIGRATION = re.compile(r"(?:.*/)?(?P<package>[^/]+)/migrations/(?P<name>[^_/][^/]*)\.py")
+# Where a project may be in an artifact, with requirements/ in it.
+DEPTH = 4
+LISTED = tuple(f"/{name}" for name in guess.FILES_OF_REQUIREMENTS)
 HOOKS = PurePosixPath(".slipway/hooks")
 
 
@@ -45,11 +50,27 @@ def _label(source: str) -> str | None:
     return None
 
 
+def _guessed(found: dict[str, str]) -> str | None:
+    """Of the files of requirements that there are, that which hosts take: by hashes, then by name, then by place."""
+    ranks = {
+        path: (
+            not (path.endswith("uv.lock") or guess.hashed(text)),
+            guess.FILES_OF_REQUIREMENTS.index(name),
+            -len(path),
+        )
+        for path, text in found.items()
+        for name in guess.FILES_OF_REQUIREMENTS
+        if f"/{path}".endswith(f"/{name}")
+    }
+    return found[min(ranks, key=ranks.__getitem__)] if ranks else None
+
+
 def read(path: Path, requirements: str) -> Contents:
-    """Read the tar archive at ``path``, whose lock file is called ``requirements``."""
+    """Read the tar archive at ``path``, with the file of requirements of that name; empty: as hosts guess it."""
     found = Contents(packed=path.stat().st_size)
     sources: dict[str, tuple[str, str, str]] = {}
     labels: dict[str, str] = {}
+    lists: dict[str, str] = {}
     with tarfile.open(path, "r:gz") as tar:
         for member in tar:
             found.entries += 1
@@ -60,7 +81,12 @@ def read(path: Path, requirements: str) -> Contents:
             name = str(place)
             migration = MIGRATION.fullmatch(name)
             is_hook = place.parent == HOOKS
-            wanted = name in ("REVISION", str(PurePosixPath(requirements))) or migration or place.name == "apps.py"
+            listing = (
+                name == str(PurePosixPath(requirements))
+                if requirements
+                else len(place.parts) <= DEPTH and f"/{name}".endswith(LISTED)
+            )
+            wanted = name == "REVISION" or listing or migration or place.name == "apps.py"
             if is_hook:
                 found.hooks.append(place.name)
             if not wanted or member.size > TEXT_MOST:
@@ -75,7 +101,8 @@ def read(path: Path, requirements: str) -> Contents:
             elif place.name == "apps.py":
                 labels |= {str(place.parent): label} if (label := _label(text)) else {}
             else:
-                found.requirements = text
+                lists[name] = text
+    found.requirements = next(iter(lists.values()), None) if requirements else _guessed(lists)
     found.migrations = {
         f"{labels.get(where, package)}.{name}": found.migrations[path]
         for path, (where, package, name) in sources.items()

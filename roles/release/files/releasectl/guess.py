@@ -14,6 +14,7 @@ IGNORED = {"node_modules", "__pycache__", "migrations", "tests", "test", "site-p
 LOCKS = ("requirements.lock", "requirements.txt", "requirements/production.txt", "requirements/prod.txt")
 # In this order, once none of the above has hashes: a lock of uv's, then what only lists.
 LISTS = ("uv.lock", *LOCKS[1:], "requirements/base.txt", "pyproject.toml")
+FILES_OF_REQUIREMENTS = tuple(dict.fromkeys((*LOCKS, *LISTS)))
 SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE['"]\s*[,\]]\s*(?:=\s*)?['"]([A-Za-z_][\w.]*)['"]""")
 CELERY = re.compile(r"^(\w+)\s*(?::\s*\w+\s*)?=\s*(?:celery\.)?Celery\(", re.MULTILINE)
 APPLICATION = re.compile(r"^(?:application\s*=|(?:async\s+)?def application\()", re.MULTILINE)
@@ -71,7 +72,9 @@ def python(root: Path) -> dict[Path, str]:
         )
         for name in sorted(files):
             path = here / name
-            if len(found) < FILES and name.endswith(".py") and path.is_file():
+            # A link out of it means something else on a host than in an image.
+            here_alone = not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
+            if len(found) < FILES and name.endswith(".py") and here_alone and path.is_file():
                 with path.open("rb") as stream:
                     found[path] = stream.read(BYTES).decode(errors="replace")
     return found
