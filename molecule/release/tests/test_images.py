@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,16 @@ class Shop:
     def __init__(self, lab: dict[str, Any], registry: LabRegistry, ops: Any) -> None:
         self.registry, self.ops = registry, ops
         self.below = [oci.base(lab["image"]), oci.requirements()]
+        self.run = secrets.token_hex(8)  # hosts that stand may know the images of another run
 
     def apply(self, **variables: Any) -> None:
         run = self.ops.playbook(CONVERGE, "-e", json.dumps({**self.registry.variables(), **variables}))
         assert run.code == 0, run.output
 
     def image(self, cargo: dict[str, Any], **files: str) -> oci.Image:
-        return oci.Image([*self.below, oci.app(Path(cargo["artifact"]), **files)], revision=revision(cargo))
+        return oci.Image(
+            [*self.below, oci.app(Path(cargo["artifact"]), **{"run": self.run, **files})], revision=revision(cargo)
+        )
 
     def push(self, tag: str, image: oci.Image) -> str:
         digest: str = self.registry.client.push(REPOSITORY, tag, image)
