@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,16 @@ class Shop:
     def __init__(self, lab: dict[str, Any], registry: LabRegistry, ops: Any) -> None:
         self.registry, self.ops = registry, ops
         self.below = [oci.base(lab["image"]), oci.requirements()]
+        self.run = secrets.token_hex(8)  # hosts that stand may know the images of another run
 
     def apply(self, **variables: Any) -> None:
         run = self.ops.playbook(CONVERGE, "-e", json.dumps({**self.registry.variables(), **variables}))
         assert run.code == 0, run.output
 
     def image(self, cargo: dict[str, Any], **files: str) -> oci.Image:
-        return oci.Image([*self.below, oci.app(Path(cargo["artifact"]), **files)], revision=revision(cargo))
+        return oci.Image(
+            [*self.below, oci.app(Path(cargo["artifact"]), **{"run": self.run, **files})], revision=revision(cargo)
+        )
 
     def push(self, tag: str, image: oci.Image) -> str:
         digest: str = self.registry.client.push(REPOSITORY, tag, image)
@@ -189,7 +193,7 @@ def test_mounts_that_are_gone_come_back(
     assert any("is not mounted" in line for line in ops.status()["drift"])
     assert edge.get("/readyz").release == first["id"]
     said = ops.releasectl("reconcile")
-    assert f"the image of {first['id']} was mounted again" in said["done"]
+    assert any(first["id"] in line and "was put back" in line for line in said["done"])
     for name in (first["id"], second["id"]):
         assert app1.run(f"mountpoint -q /opt/app/releases/{name}/rootfs").rc == 0, name
     assert ops.status()["drift"] == []
