@@ -148,6 +148,8 @@ def test_how_it_serves_is_its_own_to_say(words, left):
         (["gunicorn", "x", "--daemon"], "leave its service"),
         (["gunicorn", "x", "--certfile=/a"], "the edge speaks TLS"),
         (["gunicorn", "x\n[Service]"], "control character"),
+        (["gunicorn", "a.wsgi", "b.wsgi"], "does not name one application"),
+        (["gunicorn", "a:make(1)"], "does not name one application"),
     ],
 )
 def test_a_command_that_no_unit_can_run_is_refused_by_reason(words, why):
@@ -180,6 +182,25 @@ def test_what_a_unit_cannot_carry_is_refused(changed, why):
 def test_an_image_for_another_machine_is_refused():
     with pytest.raises(Refusal, match="is for linux/sparc"):
         image.understand(NAME, {**said(), "Architecture": "sparc"}, ())
+
+
+@pytest.mark.parametrize(
+    ("words", "application", "options", "worker", "interface"),
+    [
+        ([], "", [], "", "wsgi"),
+        (["--preload", "a.wsgi"], "a.wsgi", ["--preload"], "", "wsgi"),
+        (["-w", "4", "a.wsgi:app", "-t9", "--log-level", "info"], "a.wsgi:app",
+         ["-w", "4", "-t9", "--log-level", "info"], "", "wsgi"),
+        (["a.asgi"], "a.asgi", [], "", "asgi"),
+        (["-k", "uvicorn_worker.UvicornWorker", "a.web:make()"], "a.web:make()",
+         ["-k", "uvicorn_worker.UvicornWorker"], "uvicorn_worker.UvicornWorker", "asgi"),
+        (["--worker-class=gevent", "a.asgi"], "a.asgi", ["--worker-class=gevent"], "gevent", "wsgi"),
+    ],
+)  # fmt: skip
+def test_what_it_serves_is_told_apart_from_how(words, application, options, worker, interface):
+    found = image.understand(NAME, said(Cmd=["gunicorn", *words]), ())
+    assert (found.application, found.options) == (application, options)
+    assert (found.worker_class, found.interface) == (worker, interface)
 
 
 # What is inside
@@ -400,6 +421,58 @@ def test_commands_of_it_run_inside_and_what_a_build_leaves_in_its_cache_leads_no
     cache.mkdir()
     image.keep(cache, image.of(images.release_dir("b")))
     assert not [item for item in sandbox.build(images, cache, [cache], cache) if item.startswith("RootDirectory")]
+
+
+def inside(config: Config, release: str = "b") -> Path:
+    """Where the code of a release from an image lies on the host."""
+    place = config.release_dir(release) / "rootfs/app"
+    (place / "shop").mkdir(parents=True)
+    (place / "shop/wsgi.py").write_text('"DJANGO_SETTINGS_MODULE", "shop.live"\napplication = 1\n')
+    (place / "shop/celery.py").write_text("app = Celery()\n")
+    (place / "shop/urls.py").write_text('path("healthz", ok)\n')
+    (place / "shop/away.py").symlink_to("/etc/passwd")
+    return place
+
+
+def test_how_it_is_run_is_said_by_the_variables_then_by_itself_and_then_by_its_code(images):
+    silent = replace(images, settings_module="", wsgi="", celery_app="", health_path="", directory="web")
+    from_image(silent, "b", command=[])
+    place = inside(silent)
+    found = apps.look(silent, place, image.of(silent.release_dir("b")))
+    assert (found.directory, found.settings_module, found.wsgi, found.celery, found.health_path) == (
+        ".", "shop.live", "shop.wsgi:application", "shop", "/healthz",
+    )  # fmt: skip
+    assert (found.requirements, set(found.guessed)) == (
+        "", {"django_settings_module", "wsgi", "celery_app", "health_path"},
+    )  # fmt: skip
+    own = replace(
+        image.understand(NAME, said(), ()), command=["own.asgi", "-w", "2"],
+        environment={"DJANGO_SETTINGS_MODULE": "own.settings"},
+    )  # fmt: skip
+    found = apps.look(silent, place, own)
+    assert (found.settings_module, found.wsgi, found.asgi) == ("own.settings", "", "own.asgi")
+    found = apps.look(images, place, own)
+    assert (found.settings_module, found.wsgi, found.asgi) == ("config.settings", "config.wsgi:application", "")
+
+
+def test_the_launcher_is_told_what_is_true_inside(images):
+    config = replace(images, wsgi="", python_path=("lib",), settings_overlay=True)
+    from_image(config, "b", command=["own.asgi", "--workers", "2"])
+    place = inside(config)
+    packages = config.release_dir("b") / "rootfs/venv/lib/python3.12/site-packages/uvicorn"
+    with pytest.raises(Refusal, match="neither uvicorn-worker nor uvicorn"):
+        apps.check(config, config.release_dir("b"), apps.look(config, place, image.of(config.release_dir("b"))))
+    packages.mkdir(parents=True)
+    (packages / "__init__.py").touch()
+    program = config.release_dir("b") / "rootfs/venv/bin/gunicorn"
+    program.parent.mkdir()
+    program.touch(0o755)
+    told = apps.launch(config, "b")
+    assert (told["SLIPWAY_PATH"], told["SLIPWAY_DIRECTORY"]) == ("/venv/bin:/usr/bin:/bin", "/app")
+    assert told["SLIPWAY_PYTHONPATH"] == "/etc/slipway/overlay:/app:/app/lib"
+    assert (told["SLIPWAY_APPLICATION"], told["SLIPWAY_INTERFACE"]) == ("own.asgi", "asgi")
+    assert told["SLIPWAY_WORKER_CLASS"] == "uvicorn.workers.UvicornWorker"
+    assert {apps.OVERLAY, config.serving, config.inside} <= set(store.shown(config, "b"))
 
 
 def test_what_fails_on_the_way_leaves_nothing(images, monkeypatch):
