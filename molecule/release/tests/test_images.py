@@ -137,10 +137,12 @@ def test_every_process_of_it_runs_inside_as_the_image_says(
         assert set(sandbox.splitlines()) == {"ProtectSystem=strict", "NoNewPrivileges=yes", "PrivateUsers=yes"}
     main = app1.check_output(f"systemctl show --property=MainPID --value gunicorn@{generation}.service")
     words = app1.check_output(f"tr '\\0' ' ' </proc/{main}/cmdline")
-    # The image's own number of workers; where it listens is not the image's to say.
-    assert "--workers 2" in words.partition("config.wsgi:application")[2]
+    # The image's own number of workers is the last word; where it listens is not the image's to say.
+    assert words.split("--workers ")[-1].startswith("2 ")
+    assert words.strip().endswith("slipway_app:application")
     assert "0.0.0.0" not in words  # noqa: S104
     assert app1.run("ss -ltn | grep -q ':8000 '").rc != 0
+    assert "System check identified no issues" in app1.run("app-manage check 2>&1").stdout
 
 
 def test_its_static_files_are_published_and_the_page_is_whole(first: dict[str, str], edge: Any) -> None:
@@ -227,6 +229,37 @@ def test_what_may_not_be_pulled_is_refused_by_reason_and_leaves_nothing(
     assert {one["id"] for one in ops.status()["releases"]} == there
     assert app1.run("findmnt -n -o TARGET | grep refused-1").rc != 0
     assert ops.live() == first["id"]
+
+
+def test_what_the_app_runs_of_its_own_runs_inside_as_well(
+    first: dict[str, str], shop: Shop, ops: Any, app1: Any
+) -> None:
+    def site(extra: list[Any], timers: list[Any]) -> None:
+        words = {**shop.registry.variables(), "app_extra_processes": extra, "app_timers": timers}
+        run = ops.playbook(
+            "playbooks/site.yml", "--tags", "services,release", "--limit", "app1", "-e", json.dumps(words)
+        )
+        assert run.code == 0, run.output
+
+    command = ["python", "-c", "import time; time.sleep(10**6)"]
+    tell = ["sh", "-c", "python manage.py diffsettings >/dev/null && echo told in $PWD"]
+    extra = [{"name": name, "command": command, "single": single, "stop_timeout": 5}
+             for name, single in (("probe", False), ("lonely", True))]  # fmt: skip
+    site(extra, [{"name": "tell", "command": tell, "calendar": "2099-01-01"}])
+    try:
+        generation = ops.status()["live"]["generation"]
+        assert ops.live() == first["id"]
+        for process in ("app-probe", "app-lonely"):
+            pid = app1.check_output(f"systemctl show --property=MainPID --value {process}@{generation}.service")
+            assert pid != "0", process
+            assert app1.run(f"ls /proc/{pid}/root/opt/app/incoming").rc != 0, process
+        app1.check_output("systemctl start app-job-tell.service && journalctl --sync")
+        said = app1.check_output(f"journalctl -o cat --no-pager -u app-job-tell@{generation}")
+        assert "told in /app" in said
+        assert ops.status()["drift"] == []
+    finally:
+        site([], [])
+    assert app1.run("ls -d /run/systemd/system/app-*").rc != 0
 
 
 def test_a_signature_and_an_sbom_are_asked_for_where_they_are_required(

@@ -210,9 +210,10 @@ def asgi_worker(config: Config, release: str) -> str:
     for name, worker in ASGI_WORKERS:
         if any((place / name / "__init__.py").is_file() for place in places):
             return worker
+    where = "its requirements (or to app_requirements_extra)" if found is None else "the image"
     raise Refusal(
-        f"{release} is to be run as ASGI, and has neither uvicorn-worker nor uvicorn: add uvicorn-worker to its"
-        " requirements (or to app_requirements_extra), or set app_wsgi."
+        f"{release} is to be run as ASGI, and has neither uvicorn-worker nor uvicorn: add uvicorn-worker to {where},"
+        " or set app_wsgi."
     )
 
 

@@ -37,13 +37,14 @@ UNFIT = {
     "--reload": "a release never changes",
     "--certfile": "the edge speaks TLS, the release does not",
     "--keyfile": "the edge speaks TLS, the release does not",
+    "--paste": "it would serve what no variable names",
 }
 # Those of gunicorn's options that no value follows.
 FLAGS = {
     "-R", "--capture-output", "--casefold-http-method", "--check-config", "--disable-redirect-access-to-syslog",
-    "--do-handshake-on-connect", "--enable-stdio-inheritance", "--initgroups", "--log-syslog", "--no-control-socket",
-    "--no-sendfile", "--permit-obsolete-folding", "--permit-unconventional-http-method",
-    "--permit-unconventional-http-version", "--preload", "--print-config", "--reuse-port", "--spew",
+    "--do-handshake-on-connect", "--enable-backlog-metric", "--enable-stdio-inheritance", "--initgroups",
+    "--log-syslog", "--no-control-socket", "--no-sendfile", "--permit-obsolete-folding",
+    "--permit-unconventional-http-method", "--permit-unconventional-http-version", "--preload", "--print-config", "--reuse-port", "--spew",
     "--strip-header-spaces", "--suppress-ragged-eofs",
 }  # fmt: skip
 APPLICATION = re.compile(r"[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*(\(\))?)?")

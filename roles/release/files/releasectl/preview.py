@@ -91,13 +91,15 @@ def deploy(lifecycle: Lifecycle, locks: Locks, asked: dict[str, Any]) -> dict[st
         refused.append(f"{release} is live already.")
     elif existing is not None and existing.sha256 != (image.sha256 if image else asked["sha256"]):
         refused.append(f"{release} exists already with other content: give the new one another id.")
-    if other := locks.in_the_way():
+    other = locks.in_the_way()
+    if other:
         refused.append(other)
     recorded = lifecycle.store.read().live
     generation = recorded.generation if recorded else None
     memory, wanted = None, []
     try:
-        wanted = _disks(config, asked, image, existing is not None)
+        # Who is at work may be asking the registry the same.
+        wanted = [] if image and other else _disks(config, asked, image, existing is not None)
         if existing is None:
             budget.require(config, release, wanted)
     except Refusal as refusal:
