@@ -44,8 +44,8 @@ FLAGS = {
     "-R", "--capture-output", "--casefold-http-method", "--check-config", "--disable-redirect-access-to-syslog",
     "--do-handshake-on-connect", "--enable-backlog-metric", "--enable-stdio-inheritance", "--initgroups",
     "--log-syslog", "--no-control-socket", "--no-sendfile", "--permit-obsolete-folding",
-    "--permit-unconventional-http-method", "--permit-unconventional-http-version", "--preload", "--print-config", "--reuse-port", "--spew",
-    "--strip-header-spaces", "--suppress-ragged-eofs",
+    "--permit-unconventional-http-method", "--permit-unconventional-http-version", "--preload", "--print-config",
+    "--reuse-port", "--spew", "--strip-header-spaces", "--suppress-ragged-eofs",
 }  # fmt: skip
 APPLICATION = re.compile(r"[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*(\(\))?)?")
 WORKER_CLASS = re.compile(r"(?:--worker-class=|-k)(.+)")
