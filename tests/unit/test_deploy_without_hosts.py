@@ -96,9 +96,10 @@ def deploy(fleet: Fleet, edge: Hook, *words: str, **more: Any) -> Any:
 
 
 def order(output: str) -> list[tuple[str, ...]]:
-    """Which hosts switched together, batch after batch."""
+    """Which hosts switched together, batch after batch, by their names."""
     batches = output.split("PLAY [Make it live")[1:]
-    return [tuple(re.findall(r"^changed: \[(\w+)\]", batch.split("PLAY [Prove")[0], re.MULTILINE)) for batch in batches]
+    found = (re.findall(r"^changed: \[(\w+)\]", batch.split("PLAY [Prove")[0], re.MULTILINE) for batch in batches)
+    return [tuple(sorted(batch)) for batch in found]
 
 
 def watches(fleet: Fleet) -> list[str]:
