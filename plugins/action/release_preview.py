@@ -26,18 +26,8 @@ class ActionModule(ActionBase):
 
     _VALID_ARGS = frozenset(
         (
-            *(
-                "artifact",
-                "image",
-                "requirements",
-                "close",
-                "release",
-                "revision",
-                "checkout",
-                "maintenance",
-                "restore_point",
-            ),
-            *("big_rows", "most_bytes", "most_entries", "free_min_bytes"),
+            *("artifact", "requirements", "close", "release", "revision", "checkout", "maintenance", "restore_point"),
+            *("image", "unhashed", "big_rows", "most_bytes", "most_entries", "free_min_bytes"),
         )
     )
     _requires_connection = False
@@ -60,7 +50,7 @@ class ActionModule(ActionBase):
         answered = {name: said for name, said in hosts.items() if name not in lost}
         read.revision = read.revision or str(given.get("revision") or "")
         plan = page.Plan(
-            str(given["release"]), read, str(given["requirements"]), str(given["maintenance"]),
+            str(given["release"]), read, bool(given["unhashed"]), str(given["maintenance"]),
             str(given["restore_point"]),
             int(given["big_rows"]), int(given["most_bytes"]), int(given["most_entries"]), int(given["free_min_bytes"]),
             image,

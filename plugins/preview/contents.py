@@ -5,28 +5,32 @@ from __future__ import annotations
 import ast
 import re
 import tarfile
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from releasectl import guess
+from releasectl.errors import Refusal
 
 TEXT_MOST = 4 << 20  # bytes of one file that are read
 MIGRATION = re.compile(r"(?:.*/)?(?P<package>[^/]+)/migrations/(?P<name>[^_/][^/]*)\.py")
-# Where a project may be in an artifact, with requirements/ in it.
-DEPTH = 4
-LISTED = tuple(f"/{name}" for name in guess.FILES_OF_REQUIREMENTS)
 HOOKS = PurePosixPath(".slipway/hooks")
+# What the host looks at to find the requirements, where they are not named.
+TELLING = {"manage.py", *guess.LOCKS, *guess.LISTS}
 
 
 @dataclass
 class Contents:
-    """Sizes in bytes; ``migrations`` are sources by ``app.name``; ``requirements`` is None when there is no lock."""
+    """Sizes in bytes; ``migrations`` are sources by ``app.name``; ``requirements`` is what ``requirements_file`` says,
+    None when there is no such file.
+    """
 
     packed: int = 0
     bytes: int = 0
     entries: int = 0
     revision: str = ""
     requirements: str | None = None
+    requirements_file: str = ""
     migrations: dict[str, str] = field(default_factory=dict)
     hooks: list[str] = field(default_factory=list)
 
@@ -50,27 +54,33 @@ def _label(source: str) -> str | None:
     return None
 
 
-def _guessed(found: dict[str, str]) -> str | None:
-    """Of the files of requirements that there are, that which hosts take: by hashes, then by name, then by place."""
-    ranks = {
-        path: (
-            not (path.endswith("uv.lock") or guess.hashed(text)),
-            guess.FILES_OF_REQUIREMENTS.index(name),
-            -len(path),
-        )
-        for path, text in found.items()
-        for name in guess.FILES_OF_REQUIREMENTS
-        if f"/{path}".endswith(f"/{name}")
-    }
-    return found[min(ranks, key=ranks.__getitem__)] if ranks else None
+def _guessed(files: dict[str, str]) -> str:
+    """Which of them the host would take for the requirements; empty where it would not know."""
+    with tempfile.TemporaryDirectory() as place:
+        top = Path(place)
+        for name, text in files.items():
+            (top / name).parent.mkdir(parents=True, exist_ok=True)
+            (top / name).write_text(text, encoding="utf-8")
+        try:
+            found = guess.requirements(top / guess.directory(top).value, top)
+        except Refusal:
+            return ""
+    return found.value if found else ""
+
+
+def _tells(place: PurePosixPath) -> bool:
+    """Whether a file is looked at to find the requirements, and lies in the artifact."""
+    if place.is_absolute() or ".." in place.parts:
+        return False
+    return any(str(place) == name or str(place).endswith(f"/{name}") for name in TELLING)
 
 
 def read(path: Path, requirements: str) -> Contents:
-    """Read the tar archive at ``path``, with the file of requirements of that name; empty: as hosts guess it."""
+    """Read the tar archive at ``path``; ``requirements`` is the file that says what it needs, empty to guess it."""
     found = Contents(packed=path.stat().st_size)
+    telling: dict[str, str] = {}
     sources: dict[str, tuple[str, str, str]] = {}
     labels: dict[str, str] = {}
-    lists: dict[str, str] = {}
     with tarfile.open(path, "r:gz") as tar:
         for member in tar:
             found.entries += 1
@@ -81,12 +91,8 @@ def read(path: Path, requirements: str) -> Contents:
             name = str(place)
             migration = MIGRATION.fullmatch(name)
             is_hook = place.parent == HOOKS
-            listing = (
-                name == str(PurePosixPath(requirements))
-                if requirements
-                else len(place.parts) <= DEPTH and f"/{name}".endswith(LISTED)
-            )
-            wanted = name == "REVISION" or listing or migration or place.name == "apps.py"
+            tells = name == str(PurePosixPath(requirements)) if requirements else _tells(place)
+            wanted = name == "REVISION" or migration or place.name == "apps.py" or tells
             if is_hook:
                 found.hooks.append(place.name)
             if not wanted or member.size > TEXT_MOST:
@@ -101,8 +107,9 @@ def read(path: Path, requirements: str) -> Contents:
             elif place.name == "apps.py":
                 labels |= {str(place.parent): label} if (label := _label(text)) else {}
             else:
-                lists[name] = text
-    found.requirements = next(iter(lists.values()), None) if requirements else _guessed(lists)
+                telling[name] = text
+    found.requirements_file = str(PurePosixPath(requirements)) if requirements else _guessed(telling)
+    found.requirements = telling.get(found.requirements_file)
     found.migrations = {
         f"{labels.get(where, package)}.{name}": found.migrations[path]
         for path, (where, package, name) in sources.items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from plugins.preview import commits, standin
 from plugins.preview.contents import Contents
-from releasectl import migrations
+from releasectl import guess, migrations
 from releasectl.hooks import POINTS
 from releasectl.migrations import HARMFUL, Malformed, Record, listed
 from releasectl.preview import versions
@@ -23,7 +23,8 @@ class Plan:
 
     release: str
     contents: Contents
-    requirements: str
+    # Whether requirements without hashes are installed (app_requirements_unhashed).
+    unhashed: bool = False
     maintenance: str = "auto"
     restore_point: str = "auto"
     big_rows: int = 1_000_000
@@ -150,12 +151,21 @@ def _image(page: Preview, plan: Plan) -> None:
 
 
 def _requirements(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, Any]]) -> None:
-    text = plan.contents.requirements
+    text, name = plan.contents.requirements, plan.contents.requirements_file
     if text is None:
         page.refused.append(
-            f"The artifact has no {plan.requirements or 'file of requirements'} at its top: lock the app's requirements"
-            " or set app_requirements."
+            f"The artifact has no {name or 'file of requirements'} at its top: lock the app's requirements or set"
+            " app_requirements."
         )
+        return
+    if name != "uv.lock" and (name == "pyproject.toml" or not guess.hashed(text)):
+        if not plan.unhashed:
+            page.refused.append(
+                f"The requirements in {name} have no hashes: lock them (uv pip compile --generate-hashes {name} -o"
+                " requirements.lock), or set app_requirements_unhashed: true."
+            )
+            return
+        page.tell("requirements", f"{name} has no hashes: what the index has at that moment")
         return
     new = versions(text)
     old = next((said["requirements"] for said in hosts.values() if said.get("requirements") is not None), None)

@@ -55,8 +55,10 @@ class Fleet(Controller):
         (place / "incoming").mkdir()
         self.artifact = place / f"shop-{SHA}.tar.gz"
         with tarfile.open(self.artifact, "w:gz") as tar:
-            for name in ("manage.py", "requirements.lock"):
-                tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+            for name, content in (("manage.py", b""), ("requirements.lock", b"django==5.2 --hash=sha256:0\n")):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
 
     def answer(self, verb: str, answer: dict[str, Any]) -> None:
         (self.place / verb).write_text(json.dumps(answer))
@@ -98,8 +100,10 @@ def deploy(fleet: Fleet, edge: Hook, *words: str, **more: Any) -> Any:
 def order(output: str) -> list[tuple[str, ...]]:
     """Which hosts switched together, batch after batch, by their names."""
     batches = output.split("PLAY [Make it live")[1:]
-    found = (re.findall(r"^changed: \[(\w+)\]", batch.split("PLAY [Prove")[0], re.MULTILINE) for batch in batches)
-    return [tuple(sorted(batch)) for batch in found]
+    return [
+        tuple(sorted(re.findall(r"^changed: \[(\w+)\]", batch.split("PLAY [Prove")[0], re.MULTILINE)))
+        for batch in batches
+    ]
 
 
 def watches(fleet: Fleet) -> list[str]:

@@ -107,7 +107,7 @@ def packed(path: Path, files: dict[str, str]) -> Path:
 
 FILES = {
     "REVISION": "b" * 40 + "\n",
-    "requirements.lock": "django==5.2.8\nnew==1\n",
+    "requirements.lock": "django==5.2.8 --hash=sha256:0\nnew==1 --hash=sha256:1\n",
     "shop/migrations/__init__.py": "",
     "shop/migrations/0001_initial.py": INITIAL,
     "shop/migrations/0002_drop.py": after("migrations.RemoveField('book', 'code')"),
@@ -140,7 +140,7 @@ ANSWER: dict[str, Any] = {
 
 def make(artifact: Path, *hosts: dict[str, Any], **more: Any) -> page.Preview:
     read = contents.read(artifact, "requirements.lock")
-    plan = page.Plan("shop-b", read, "requirements.lock", **more)
+    plan = page.Plan("shop-b", read, **more)
     answers = {f"app{number}": {**ANSWER, **host} for number, host in enumerate(hosts or ({},), 1)}
     return page.make(plan, answers, commits.Commits(("b1 Drop (Ann)",)))
 
@@ -159,19 +159,8 @@ def test_a_page_says_all_of_it(artifact: Path) -> None:
     assert made.closing.startswith("shop-b would go live on app1 in place of shop-a: 1 migration, the site is closed")
 
 
-def test_without_a_name_the_requirements_are_those_that_hosts_would_take(tmp_path: Path) -> None:
-    locked = "django==5.2 \\\n    --hash=sha256:00\n"
-    for files, wanted in (
-        ({"requirements.txt": "django\n", "web/requirements.lock": locked}, locked),
-        ({"requirements/base.txt": "x==1\n", "pyproject.toml": "[project]\n"}, "x==1\n"),
-        ({"a/b/c/d/e/requirements.txt": "x\n"}, None),
-    ):
-        found = contents.read(packed(tmp_path / "x.tar.gz", {**files, "manage.py": ""}), "")
-        assert found.requirements == wanted
-
-
 def test_of_an_image_it_says_what_it_cannot_know(artifact: Path) -> None:
-    plan = page.Plan("shop-b", contents.Contents(revision="b" * 40), "", image="registry.example.com/shop@sha256:0")
+    plan = page.Plan("shop-b", contents.Contents(revision="b" * 40), image="registry.example.com/shop@sha256:0")
     made = page.make(plan, {"app1": ANSWER}, commits.Commits(("b1 Drop (Ann)",)))
     text = "\n".join(made.lines)
     for words in ("registry.example.com/shop@", "b1 Drop (Ann)", "not known before it is pulled", "changed: MAIL"):
@@ -189,6 +178,37 @@ def test_what_would_be_refused_is_said_with_the_reasons(artifact: Path) -> None:
     refused = make(bare).closing
     assert "no requirements.lock" in refused
     assert "'after_lunch' is none" in refused
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({"requirements.txt": "a==1", "requirements.lock": "a==1 --hash=sha256:0"}, "requirements.lock"),
+        ({"shop/manage.py": "", "shop/requirements.txt": "a==1 --hash=sha256:0"}, "shop/requirements.txt"),
+        ({"pyproject.toml": "[project]", "uv.lock": "version = 1"}, "uv.lock"),
+        ({"docs/requirements.txt": "sphinx"}, ""),
+        ({"../requirements.lock": "a==1 --hash=sha256:0"}, ""),
+        ({"a/manage.py": "", "b/manage.py": "", "requirements.lock": "a==1 --hash=sha256:0"}, ""),
+    ],
+    ids=["hashes first", "beside manage.py", "uv", "of something else", "leads out", "two projects"],
+)
+def test_the_requirements_are_those_that_the_host_would_take(tmp_path: Path, files: dict[str, str], found: str) -> None:
+    top = {} if any(name.endswith("/manage.py") for name in files) else {"manage.py": ""}
+    read = contents.read(packed(tmp_path / "a.tar.gz", {**top, **files}), "")
+    assert read.requirements_file == found
+    assert read.requirements == files.get(found)
+
+
+def test_requirements_without_hashes_are_refused_as_the_host_would(tmp_path: Path) -> None:
+    listed = packed(tmp_path / "a.tar.gz", {"manage.py": "", "requirements.lock": "django>=5\n"})
+    assert "The requirements in requirements.lock have no hashes" in make(listed).closing
+    allowed = make(listed, unhashed=True)
+    assert allowed.refused == []
+    assert "has no hashes: what the index has at that moment" in "\n".join(allowed.lines)
+
+
+def test_versions_of_a_lock_of_uv() -> None:
+    assert versions('[[package]]\nname = "Django"\nversion = "5.2.8"\nsource = {}\n') == {"django": "5.2.8"}
 
 
 def test_a_restore_point_is_announced_or_missed(artifact: Path) -> None:

@@ -126,7 +126,7 @@ def test_the_host_is_rebooted(
 @pytest.mark.parametrize("phase", ["prepare", "activate"])
 def test_the_connection_is_cut(phase: str, app1: Any, ops: Any, edge: Any, before: str, other: dict[str, Any]) -> None:
     deploy = Deploy(ops, other["artifact"], phase)
-    app1.check_output("pkill -9 -f 'sshd: deployer'; true")
+    app1.check_output("pkill -9 -f '[s]shd: deployer'; true")
     code, closing = deploy.end()
     assert code == 0, closing
     assert f"{other['id']} is live on app1" in closing

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,28 @@ def test_a_manifest_that_the_app_would_not_find_is_refused(config: Config, root:
 
 def test_without_a_manifest_it_does_not_matter(config: Config) -> None:
     static.lead(release_with(config, manifest=False), "/srv/static")
+
+
+@pytest.mark.parametrize(("more", "told"), [('"django.contrib.staticfiles"', True), ("", False)])
+def test_static_files_go_where_they_belong_whatever_the_settings_say(
+    tmp_path: Path, django: str, more: str, told: bool
+) -> None:
+    put(
+        tmp_path,
+        conf_DOT_py=f'SECRET_KEY = "x"\nSTATIC_URL = "/s/"\nSTATIC_ROOT = "/srv/elsewhere"\nINSTALLED_APPS = [{more}]\n'
+        f'STATICFILES_DIRS = ["{tmp_path}/front"]\n',
+        front__site_DOT_css="body {}",
+    )
+    words = json.dumps({"mode": "describe", "manage": ["collectstatic", "--noinput", "--verbosity", "0"]})
+    done = subprocess.run(
+        [django, str(ROOT / "roles/release/files/inside/slipway_migrations.py"), words],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"DJANGO_SETTINGS_MODULE": "conf", "STATIC_ROOT": str(tmp_path / "static")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("@slipway ")]
+    assert static.said_root(lines) == (told, "/srv/elsewhere" if told else "")
+    assert (tmp_path / "static/site.css").exists() is told
 
 
 # Health

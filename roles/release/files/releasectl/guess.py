@@ -14,7 +14,6 @@ IGNORED = {"node_modules", "__pycache__", "migrations", "tests", "test", "site-p
 LOCKS = ("requirements.lock", "requirements.txt", "requirements/production.txt", "requirements/prod.txt")
 # In this order, once none of the above has hashes: a lock of uv's, then what only lists.
 LISTS = ("uv.lock", *LOCKS[1:], "requirements/base.txt", "pyproject.toml")
-FILES_OF_REQUIREMENTS = tuple(dict.fromkeys((*LOCKS, *LISTS)))
 SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE['"]\s*[,\]]\s*(?:=\s*)?['"]([A-Za-z_][\w.]*)['"]""")
 CELERY = re.compile(r"^(\w+)\s*(?::\s*\w+\s*)?=\s*(?:celery\.)?Celery\(", re.MULTILINE)
 APPLICATION = re.compile(r"^(?:application\s*=|(?:async\s+)?def application\()", re.MULTILINE)

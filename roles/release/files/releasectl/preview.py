@@ -17,16 +17,15 @@ from .reference import Reference
 from .settings import read_envdir
 
 PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?\s*==\s*(?P<version>[^\s;\\]+)")
+LOCKED_BY_UV = re.compile(r'^name = "(?P<name>[^"]+)"\nversion = "(?P<version>[^"]+)"', re.MULTILINE)
 LOCK_MOST = 4 << 20  # bytes of a lock file that are read
 
 
 def versions(text: str) -> dict[str, str]:
-    """The versions in a lock file, by name as PyPI spells it. What is no `name==version` is not looked at."""
-    found = {}
-    for line in text.splitlines():
-        if pinned := PINNED.match(line):
-            found[re.sub(r"[-_.]+", "-", pinned["name"]).lower()] = pinned["version"]
-    return found
+    """The versions in a lock file, uv's or of `name==version` lines, by name as PyPI spells it."""
+    lines = [pinned for line in text.splitlines() if (pinned := PINNED.match(line))]
+    found = [*lines, *LOCKED_BY_UV.finditer(text)]
+    return {re.sub(r"[-_.]+", "-", pinned["name"]).lower(): pinned["version"] for pinned in found}
 
 
 def _live_versions(config: Config, live: str | None) -> dict[str, str] | None:
