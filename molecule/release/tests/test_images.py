@@ -241,8 +241,8 @@ def test_what_the_app_runs_of_its_own_runs_inside_as_well(
         )
         assert run.code == 0, run.output
 
-    command = ["python", "-c", "import time; time.sleep(10**6)"]
-    tell = ["sh", "-c", "python manage.py diffsettings >/dev/null && echo told in $PWD"]
+    command = ["python3", "-c", "import time; time.sleep(10**6)"]
+    tell = ["sh", "-c", "python3 manage.py diffsettings >/dev/null && echo told in $PWD"]
     extra = [{"name": name, "command": command, "single": single, "stop_timeout": 5}
              for name, single in (("probe", False), ("lonely", True))]  # fmt: skip
     site(extra, [{"name": "tell", "command": tell, "calendar": "2099-01-01"}])
