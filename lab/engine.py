@@ -67,11 +67,12 @@ def cgroup_options() -> tuple[list[str], list[str]]:
     On version 1 and hybrid trees a private namespace makes systemd root itself in the machine's own tree: services then
     start and stop across hosts. There it gets the machine's view, in which each container has its own branch.
     On version 2 a private namespace is right, but the engine mounts it read-only.
+    A server's root hands new mounts on to services that run; in a container systemd leaves that as it finds it.
     """
+    script = "mount --make-shared / && exec /lib/systemd/systemd"
     if (CGROUPS / "cgroup.controllers").exists():
-        script = "mount -o remount,rw /sys/fs/cgroup && exec /lib/systemd/systemd"
-        return ["--cgroupns", "private"], ["/bin/sh", "-ec", script]
-    return ["--cgroupns", "host", "--volume", f"{CGROUPS}:{CGROUPS}:rw"], ["/lib/systemd/systemd"]
+        return ["--cgroupns", "private"], ["/bin/sh", "-ec", f"mount -o remount,rw /sys/fs/cgroup && {script}"]
+    return ["--cgroupns", "host", "--volume", f"{CGROUPS}:{CGROUPS}:rw"], ["/bin/sh", "-ec", script]
 
 
 def remove_cgroups(container_id: str) -> None:

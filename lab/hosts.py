@@ -160,6 +160,9 @@ def _create(lab: Lab, host: str, image: str, address: dict[str, str], port: int)
         "--tmpfs", "/run", "--tmpfs", "/tmp:exec",  # noqa: S108
         "--stop-signal", "SIGRTMIN+3", "--env", "container=docker",
     ]  # fmt: skip
+    if not host.startswith("data"):
+        # Images are kept as overlays, which do not stand on the container's own.
+        options += ["--volume", "/var/lib/containers"]
     if "ipv6" in address:
         options += ["--ip6", address["ipv6"]]
     if host == lab.edge:

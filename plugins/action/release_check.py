@@ -21,14 +21,16 @@ for place in (str(ROOT), str(ROOT / "roles/release/files")):
     if place not in sys.path:
         sys.path.append(place)
 
+from plugins.filter.alerts import lets_out
 from plugins.notices import channels
-from releasectl import points, smoke
-from releasectl.errors import Refusal
+from releasectl import image, points, reference, smoke
+from releasectl.errors import Refusal, UsageError
 
 WATCH_MOST = 3600  # seconds, as releasectl activate --watch
 
 ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 COMMIT = re.compile(r"(?P<name>.+)-(?P<commit>[0-9a-f]{40})\Z")
+PLACE = re.compile(r"/[A-Za-z0-9._/@+-]{1,200}")
 CHUNK = 1 << 20
 SPECS = Path(__file__).parents[2] / "roles/release/meta/argument_specs.yml"
 
@@ -85,7 +87,8 @@ def check_artifact(typed: str, where: Path) -> dict[str, Any]:
     """Find the artifact, read it to its end, and say what it is."""
     if not typed:
         raise Refused(
-            "Say what to deploy: -e release_artifact=dist/<name>-<commit>.tar.gz ('make artifact' packs one)."
+            "Say what to deploy: -e release_artifact=dist/<name>-<commit>.tar.gz ('make artifact' packs one), or"
+            " -e release_image=registry/app@sha256:<digest>."
         )
     path = where / Path(typed).expanduser()
     if not path.is_file():
@@ -118,6 +121,76 @@ def check_artifact(typed: str, where: Path) -> dict[str, Any]:
         "release": release, "artifact": str(path), "name": path.name, "sha256": digest.hexdigest(),
         "revision": commit["commit"] if commit else "",
     }  # fmt: skip
+
+
+def check_source(artifact: str, named: str, where: Path) -> dict[str, Any]:
+    """An artifact or an image, whichever was given. Of an image by its tag alone, a host has to ask what it is."""
+    if not named:
+        return {**check_artifact(artifact, where), "image": ""}
+    if artifact:
+        raise Refused("release_artifact and release_image are both given: a release is made of one of them.")
+    try:
+        found = reference.parse(named)
+    except UsageError as error:
+        raise Refused(f"release_image: {error.message}") from error
+    return {
+        "release": found.release_id() if found.digest else "",
+        "image": str(found),
+        "name": "",
+        "sha256": "",
+        "revision": found.revision or "",
+    }
+
+
+def check_images(given: dict[str, Any]) -> None:
+    """Refuse settings of releases from images that no host could keep to. No value of a credential is repeated."""
+    if not given.get("enabled"):
+        return
+    registries = list(given.get("registries") or [])
+    place = "Set it right in group_vars/<environment>/release.yml; nothing was changed."
+    if not registries:
+        raise Refused(f"release_images is true and release_image_registries is empty: nothing could be pulled. {place}")
+    if problem := reference.check_places(registries):
+        raise Refused(f"{problem} {place}")
+    for registry, one in dict(given.get("credentials") or {}).items():
+        if not isinstance(one, dict) or set(one) != {"username", "password"} or not all(map(str, one.values())):
+            raise Refused(f"release_image_credentials: {short(str(registry))} needs username and password. {place}")
+        if not any(f"{entry}/".startswith(f"{registry}/") for entry in registries):
+            raise Refused(
+                f"release_image_credentials has {short(str(registry))}, which release_image_registries does not: its"
+                f" password would lie on hosts for nothing. {place}"
+            )
+    key, signatures = str(given.get("signature_key") or ""), given.get("signatures")
+    if signatures != "ignored" and "-----BEGIN PUBLIC KEY-----" not in key:
+        raise Refused(
+            f"release_image_signatures is {signatures!r}, and release_image_signature_key is no public key of cosign"
+            f" (cosign public-key --key …). {place}"
+        )
+    if (authority := str(given.get("ca_certificate") or "")) and "-----BEGIN CERTIFICATE-----" not in authority:
+        raise Refused(f"release_image_ca_certificate is no certificate as PEM. {place}")
+    if command := list(given.get("command") or []):
+        image.web_command("release_image_command", command)
+    for path in given.get("paths") or []:
+        if not PLACE.fullmatch(str(path)) or ".." in str(path).split("/"):
+            raise Refused(f"release_image_paths holds {short(str(path))}, which is no plain absolute path. {place}")
+    _check_outbound(registries, list(given.get("outbound") or []), {"all", *map(str, given.get("groups") or [])})
+
+
+def _check_outbound(registries: list[str], outbound: list[Any], groups: set[str]) -> None:
+    if not outbound or not groups & {"app", "edge", "worker", "scheduler"}:
+        return
+    mine = [entry for entry in outbound if groups & set(entry.get("groups") or ["all"])]
+    # It is root who pulls.
+    mine = [{**entry, "user": ""} if entry.get("user") == "root" else entry for entry in mine]
+    for registry in registries:
+        host, _colon, port = registry.split("/", 1)[0].partition(":")
+        if not any(lets_out(entry, host, int(port or 443)) for entry in mine):
+            kind = "networks" if re.fullmatch(r"[0-9.]+", host) else "names"
+            raise Refused(
+                f"Images come from {registry}, and the firewall lets nothing out to there: add {{name: registry,"
+                f" purpose: images of releases, ports: [{port or 443}], {kind}: [{host}]}} to firewall_outbound_extra,"
+                " in group_vars/<environment>/firewall.yml, and to its names those that the registry sends layers from."
+            )
 
 
 def check_notices(given: dict[str, Any]) -> None:
@@ -168,12 +241,14 @@ def known_names(specs: Path = SPECS) -> set[str]:
 
 class ActionModule(ActionBase):
     """`release_check: {artifact: …}` for a deploy, `release_check: {id: …}` for a rollback; with either, or alone,
-    `smoke_tests` and `watch`.
+    `smoke_tests` and `watch`. ``images`` is what hosts are told of releases from images.
 
     ``notices`` is who will be told: ``to``, within ``seconds``, with links into ``repository``.
     """
 
-    _VALID_ARGS = frozenset(("artifact", "canary", "id", "notices", "restore_point", "smoke_tests", "watch"))
+    _VALID_ARGS = frozenset(
+        ("artifact", "canary", "id", "image", "images", "notices", "restore_point", "smoke_tests", "watch")
+    )
     _requires_connection = False
     _supports_check_mode = True
 
@@ -186,10 +261,11 @@ class ActionModule(ActionBase):
             check_watch(arguments.get("watch", 0))
             check_canary(arguments.get("canary", 0))
             check_restore_point(dict(arguments.get("restore_point") or {}))
+            check_images(dict(arguments.get("images") or {}))
             if arguments.get("notices") is not None:
                 check_notices(dict(arguments["notices"]))
             if "artifact" in arguments:
-                found = check_artifact(str(arguments["artifact"] or ""), Path.cwd())
+                found = check_source(str(arguments["artifact"] or ""), str(arguments.get("image") or ""), Path.cwd())
             else:
                 wanted = str(arguments.get("id") or "")
                 found = {"release": check_id(wanted) if wanted else ""}

@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
     _VALID_ARGS = frozenset(
         (
             *("artifact", "requirements", "close", "release", "revision", "checkout", "maintenance", "restore_point"),
-            *("unhashed", "big_rows", "most_bytes", "most_entries", "free_min_bytes"),
+            *("image", "unhashed", "big_rows", "most_bytes", "most_entries", "free_min_bytes"),
         )
     )
     _requires_connection = False
@@ -36,8 +36,9 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         given = self._task.args
-        artifact = Path(str(given["artifact"]))
-        read = contents.read(artifact, str(given["requirements"]))
+        image = str(given.get("image") or "")
+        artifact = Path(str(given.get("artifact") or "."))
+        read = contents.Contents() if image else contents.read(artifact, str(given["requirements"]))
         if not given.get("close"):
             return {"changed": False, "msg": "", **{name: getattr(read, name) for name in SIZES}}
         variables = task_vars or {}
@@ -52,6 +53,7 @@ class ActionModule(ActionBase):
             str(given["release"]), read, bool(given["unhashed"]), str(given["maintenance"]),
             str(given["restore_point"]),
             int(given["big_rows"]), int(given["most_bytes"]), int(given["most_entries"]), int(given["free_min_bytes"]),
+            image,
         )  # fmt: skip
         places = [Path(str(given["checkout"])).expanduser()] if given.get("checkout") else []
         old = next((str(said["revision"]) for said in answered.values() if said.get("revision")), "")

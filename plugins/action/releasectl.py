@@ -13,7 +13,7 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 
 PROGRAM = ["sudo", "-n", "/usr/local/sbin/releasectl"]
-LOOKING = ("status", "history", "preview", "dumps")
+LOOKING = ("status", "history", "preview", "dumps", "resolve")
 # Verbs that may be asked again after a cut connection: the same words attach to what still runs, and find what is done.
 REPEATABLE = (
     *LOOKING,

@@ -31,6 +31,8 @@ class Plan:
     most_bytes: int = 1 << 30
     most_entries: int = 50_000
     free_min_bytes: int = 0
+    # With it there are no contents to speak of: they are in the registry.
+    image: str = ""
 
 
 @dataclass
@@ -52,9 +54,14 @@ def make(plan: Plan, hosts: Mapping[str, Mapping[str, Any]], done: commits.Commi
     page = Preview()
     live = sorted({str(said["live"]) for said in hosts.values() if said.get("live")})
     _commits(page, plan, live, done)
-    pending = _migrations(page, plan, hosts)
+    pending: list[Record] = []
+    if plan.image:
+        _image(page, plan)
+    else:
+        pending = _migrations(page, plan, hosts)
+        _requirements(page, plan, hosts)
+        _bounds(page, plan)
     harmful = [item for item in pending if migrations.harms(item, plan.big_rows)]
-    _requirements(page, plan, hosts)
     _settings(page, hosts)
     closes = _maintenance(page, plan, hosts, harmful)
     _restore_point(page, plan, hosts, pending)
@@ -62,17 +69,18 @@ def make(plan: Plan, hosts: Mapping[str, Mapping[str, Any]], done: commits.Commi
         page.tell("hooks", ", ".join(sorted(plan.contents.hooks)))
     for name, said in hosts.items():
         _host(page, plan, name, said)
-    _bounds(page, plan)
     page.refused += [f"{name}: {why}" for name, said in hosts.items() for why in said.get("refused") or []]
     where = ", ".join(hosts)
     if page.refused:
         page.closing = f"{plan.release} would be refused. {' '.join(page.refused)} Nothing was done (check mode)."
     else:
         instead = f"in place of {' and '.join(live)}" if live else "as the first release"
-        count = len(pending)
+        site = f"the site {'is closed meanwhile' if closes else 'stays open'}"
+        done_to_it = f"{_count(len(pending), 'migration')}, {site}"
+        if plan.image:
+            done_to_it = site if closes else "its migrations are not known before it is pulled"
         page.closing = (
-            f"{plan.release} would go live on {where} {instead}: {_count(count, 'migration')}, the site"
-            f" {'is closed meanwhile' if closes else 'stays open'}. Nothing was done (check mode)."
+            f"{plan.release} would go live on {where} {instead}: {done_to_it}. Nothing was done (check mode)."
         )
     return page
 
@@ -133,6 +141,15 @@ def _migration(item: Record) -> str:
     return f"{item.name:<32} {item.level:<13} {what[:200]}".rstrip()
 
 
+def _image(page: Preview, plan: Plan) -> None:
+    page.tell(
+        "image",
+        plan.image,
+        "not known before it is pulled: its command, settings, migrations, packages and hooks;",
+        "'prepare' refuses what does not fit, 'migrate' what would break the release that runs",
+    )
+
+
 def _requirements(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, Any]]) -> None:
     text, name = plan.contents.requirements, plan.contents.requirements_file
     if text is None:
@@ -153,7 +170,7 @@ def _requirements(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, An
     new = versions(text)
     old = next((said["requirements"] for said in hosts.values() if said.get("requirements") is not None), None)
     if old is None:
-        page.tell("requirements", f"{_count(len(new), 'package')}; nothing is live to compare with")
+        page.tell("requirements", f"{_count(len(new), 'package')}; there is nothing live to compare them with")
         return
     below = [f"{name} {old[name]} -> {new[name]}" for name in sorted(set(old) & set(new)) if old[name] != new[name]]
     below += [f"{name} {new[name]} comes" for name in sorted(set(new) - set(old))]
@@ -180,7 +197,8 @@ def _maintenance(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, Any
         )
     closes = serving and (plan.maintenance == "always" or (plan.maintenance == "auto" and bool(harmful)))
     why = "release_maintenance is 'always'" if plan.maintenance == "always" else listed(i.told() for i in harmful)
-    page.tell("maintenance", f"the site would be closed: {why}" if closes else "the site stays open")
+    stays = "the site stays open" + (" unless its migrations want it closed" if plan.image and not closes else "")
+    page.tell("maintenance", f"the site would be closed: {why}" if closes else stays)
     return closes
 
 

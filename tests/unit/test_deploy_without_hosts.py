@@ -98,7 +98,7 @@ def deploy(fleet: Fleet, edge: Hook, *words: str, **more: Any) -> Any:
 
 
 def order(output: str) -> list[tuple[str, ...]]:
-    """Which hosts switched together, batch after batch."""
+    """Which hosts switched together, batch after batch, by their names."""
     batches = output.split("PLAY [Make it live")[1:]
     return [
         tuple(sorted(re.findall(r"^changed: \[(\w+)\]", batch.split("PLAY [Prove")[0], re.MULTILINE)))

@@ -159,6 +159,16 @@ def test_a_page_says_all_of_it(artifact: Path) -> None:
     assert made.closing.startswith("shop-b would go live on app1 in place of shop-a: 1 migration, the site is closed")
 
 
+def test_of_an_image_it_says_what_it_cannot_know(artifact: Path) -> None:
+    plan = page.Plan("shop-b", contents.Contents(revision="b" * 40), image="registry.example.com/shop@sha256:0")
+    made = page.make(plan, {"app1": ANSWER}, commits.Commits(("b1 Drop (Ann)",)))
+    text = "\n".join(made.lines)
+    for words in ("registry.example.com/shop@", "b1 Drop (Ann)", "not known before it is pulled", "changed: MAIL"):
+        assert words in text, text
+    assert made.closing.startswith("shop-b would go live on app1 in place of shop-a: its migrations are not known")
+    assert "requirements" not in text
+
+
 def test_what_would_be_refused_is_said_with_the_reasons(artifact: Path) -> None:
     made = make(artifact, {"refused": ["No room."]}, {}, maintenance="never", most_entries=3)
     assert made.closing.startswith("shop-b would be refused. ")

@@ -501,3 +501,59 @@ def test_a_smoke_test_is_asked_again_until_time_is_up(serve):
     server, pem = serve([(503, "new"), (200, "old"), (200, "new")])
     assert edge.prove(["127.0.0.1"], question(server), listed({"path": "/"}), edge.trust(pem), 5) == ""
     assert len(server.asked) == 3
+
+
+# Images
+
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+TEAM = {"enabled": True, "registries": ["ghcr.io/acme"], "signatures": "ignored"}
+OUT = {"name": "registry", "ports": [443], "names": ["ghcr.io"], "groups": ["app"]}
+
+
+def test_an_image_by_its_digest_is_a_release_and_by_its_tag_one_that_a_host_has_to_name():
+    found = check.check_source("", f"ghcr.io/acme/shop@{DIGEST}", Path("/"))
+    assert (found["release"], found["image"]) == ("shop-0123456789ab", f"ghcr.io/acme/shop@{DIGEST}")
+    found = check.check_source("", f"ghcr.io/acme/shop:{SHA}", Path("/"))
+    assert (found["release"], found["revision"]) == ("", SHA)
+
+
+def test_an_artifact_and_an_image_at_once_or_what_names_none_are_refused(artifact):
+    assert check.check_source(str(artifact), "", Path("/"))["image"] == ""
+    with pytest.raises(check.Refused, match="both given"):
+        check.check_source(str(artifact), f"ghcr.io/acme/shop@{DIGEST}", Path("/"))
+    with pytest.raises(check.Refused, match="there is no 'latest'"):
+        check.check_source("", "ghcr.io/acme/shop", Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"registries": []}, "release_image_registries is empty"),
+        ({"registries": ["acme"]}, "is no registry"),
+        ({"credentials": {"ghcr.io/acme": {"username": "me"}}}, "needs username and password"),
+        ({"credentials": {"quay.io": {"username": "me", "password": "hush"}}}, "release_image_registries does not"),
+        ({"signatures": "required"}, "release_image_signature_key is no public key"),
+        ({"ca_certificate": "/etc/ca.pem"}, "release_image_ca_certificate is no certificate"),
+        ({"command": ["sh", "run.sh"]}, "is not gunicorn"),
+        ({"paths": ["/etc/../root"]}, "no plain absolute path"),
+        ({"outbound": [{**OUT, "names": ["pypi.org"]}], "groups": ["app"]}, "lets nothing out to there"),
+        ({"outbound": [{**OUT, "groups": ["edge"]}], "groups": ["app"]}, "lets nothing out to there"),
+    ],
+)
+def test_what_hosts_could_not_keep_to_is_refused_before_the_first_change(changed, sentence):
+    with pytest.raises((check.Refused, check.Refusal), match=sentence) as refused:
+        check.check_images({**TEAM, **changed})
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {}, {"enabled": False, "registries": []}, {"credentials": {"ghcr.io": {"username": "me", "password": "x"}}},
+        {"outbound": [OUT], "groups": ["app"]},
+        {"outbound": [{**OUT, "names": [], "networks": ["any"], "user": "root"}], "groups": ["app"]},
+        {"outbound": [{**OUT, "names": ["pypi.org"]}], "groups": ["data"]}, {"command": ["gunicorn", "shop.wsgi"]},
+    ],
+)  # fmt: skip
+def test_what_they_can_keep_to_is_not(changed):
+    check.check_images({**TEAM, **changed})

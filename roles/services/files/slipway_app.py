@@ -12,16 +12,16 @@ NAME = "X-Release"
 
 
 def load(where):
-    """The application behind ``package.module:name``."""
+    """The application behind ``package.module:name``, or what makes it behind ``package.module:name()``."""
     if not where:
         from django.core.wsgi import get_wsgi_application
 
         return get_wsgi_application()
     module, _, name = where.partition(":")
     found = importlib.import_module(module)
-    for part in (name or "application").split("."):
+    for part in (name or "application").removesuffix("()").split("."):
         found = getattr(found, part)
-    return found
+    return found() if name.endswith("()") else found
 
 
 def names(headers, name):

@@ -105,7 +105,8 @@ def test_the_launcher_is_told_by_the_record_and_by_what_is_said_since(made: Conf
     root = made.release_dir("a") / "src" / "web"
     told = apps.launch(made, "a")
     assert told == {
-        "SLIPWAY_DIRECTORY": "web",
+        "SLIPWAY_PATH": f"{made.release_dir('a')}/venv/bin:/usr/local/bin:/usr/bin:/bin",
+        "SLIPWAY_DIRECTORY": str(root),
         "SLIPWAY_PYTHONPATH": str(root),
         "SLIPWAY_APPLICATION": "shop.wsgi:application",
         "SLIPWAY_INTERFACE": "wsgi",

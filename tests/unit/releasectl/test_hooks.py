@@ -390,7 +390,7 @@ def building(config, make, monkeypatch) -> Callable[..., Hooks]:  # type: ignore
     monkeypatch.setattr(build.pwd, "getpwnam", lambda _name: type("Me", (), {"pw_uid": os.getuid(), "pw_gid": 0}))
     monkeypatch.setattr(build.requirements, "check", lambda *_words: "hashed")
     monkeypatch.setattr(build.venvs, "provide", lambda *_words: True)
-    monkeypatch.setattr(build, "_collect_static", lambda _config, directory, *_more: (directory / "static").mkdir())
+    monkeypatch.setattr(build, "collect_static", lambda _config, directory, *_more: (directory / "static").mkdir())
 
     def building(**scripts: str) -> Hooks:
         mine: Hooks = make("prepare")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from releasectl import cli, migrations, preview
-from releasectl.errors import Refusal
+from releasectl import cli, migrations, preview, store
+from releasectl.errors import Refusal, UsageError
 from releasectl.lock import Locks
 from releasectl.migrations import Record
 from tests.unit.releasectl.conftest import request_of
@@ -73,6 +73,20 @@ def test_settings_are_told_by_name_and_never_by_value(live, config):
     said = look(live)
     assert said["settings"] == {"added": ["NEW"], "removed": ["OLD"], "changed": ["KEY"]}
     assert "hunter" not in json.dumps(said)
+
+
+def test_of_an_image_it_says_what_its_registry_would_send(live, config, monkeypatch):
+    name = f"registry.example.com/shop@sha256:{SHA}"
+    monkeypatch.setattr(store, "manifest", lambda *_: ("", {"layers": [{"digest": "x", "size": 7000}]}))
+    words = request_of("preview", "--id=e", f"--image={name}")
+    locks = Locks(config.private_run, config.state)
+    assert "release_images: true" in preview.deploy(live, locks, words)["refused"][0]
+    live.config = replace(config, images=True, image_registries=("registry.example.com",))
+    said = preview.deploy(live, locks, words)
+    assert said["refused"] == []
+    assert sum(disk["needed"] for disk in said["disks"]) == 7000 * 5
+    with pytest.raises(UsageError, match="or --image"):
+        preview.deploy(live, locks, request_of("preview", "--id=e"))
 
 
 def test_what_a_deploy_would_be_refused_for_is_said(live):

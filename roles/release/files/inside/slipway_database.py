@@ -2,7 +2,7 @@
 in the app's own Python as the app's user. PostgreSQL's own programs get the password by their environment, so that no
 process list shows it.
 
-    python slipway_database.py '{"mode": "dump" | "restore", "database": null | "other"}'
+    python slipway_database.py '{"mode": "dump" | "restore", "database": null | "other", "image": false | true}'
 
 What it refuses it says in one line on standard error that begins with MARK.
 """
@@ -94,9 +94,10 @@ def main(argument):
     try:
         os.execvpe(command[0], command, {**own, **words})  # noqa: S606
     except FileNotFoundError:
-        raise Refused(
-            f"there is no {command[0]} on this host: set release_restore_point_target and run site.yml"
-        ) from None
+        where, hint = "on this host", "set release_restore_point_target and run site.yml"
+        if asked.get("image"):
+            where, hint = "in the image", "install PostgreSQL's client into it, or set release_restore_point: never"
+        raise Refused(f"there is no {command[0]} {where}: {hint}") from None
 
 
 if __name__ == "__main__":

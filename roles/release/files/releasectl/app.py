@@ -1,14 +1,15 @@
-"""How a release's app is built and run: what the variables app_* say, and otherwise what its code says."""
+"""How a release's app is built and run: what the variables app_* say, then its image, otherwise what its code says."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
-from . import guess
+from . import guess, image
 from .config import Config
 from .errors import Refusal
+from .image import Image
 from .names import shorten
 
 # The operator's own settings module (app_settings_overlay): it begins with all that the app's module has.
@@ -43,26 +44,35 @@ NAMES = {
 }  # fmt: skip
 
 
-def look(config: Config, source: Path) -> App:
-    """What the variables say, completed by what lies in ``source``."""
+def _given(config: Config, found: Image | None) -> Config:
+    """What nobody has to guess. An image says where it starts, and where the variables are silent its settings and what
+    it serves; what it needs is inside.
+    """
+    if found is None:
+        return config
+    served = {} if config.wsgi or config.asgi else {found.interface: found.application}
+    module = config.settings_module or found.environment.get("DJANGO_SETTINGS_MODULE", "")
+    return replace(config, directory=".", settings_module=module, requirements="", **served)  # type: ignore[arg-type]
+
+
+def look(config: Config, source: Path, found: Image | None = None) -> App:
+    """What the variables say, or the image, completed by what lies in ``source``."""
+    config = _given(config, found)
     values: dict[str, str] = {}
     guessed: dict[str, str] = {}
 
-    def take(name: str, given: str, found: guess.Found | None) -> str:
-        if given or found is None:
-            values[name] = given
-        else:
-            values[name] = found.value
-            guessed[NAMES[name]] = f"{found.value} ({found.source})"
-        return values[name]
+    def take(name: str, given: str, seen: guess.Found | None) -> None:
+        values[name] = given
+        if not given and seen is not None:
+            values[name] = seen.value
+            guessed[NAMES[name]] = f"{seen.value} ({seen.source})"
 
     if config.directory:
         values["directory"] = config.directory
     else:
-        found = guess.directory(source)
-        values["directory"] = found.value
-        if found.value != ".":
-            guessed[NAMES["directory"]] = f"{found.value} ({found.source})"
+        values["directory"], why = guess.directory(source)
+        if values["directory"] != ".":
+            guessed[NAMES["directory"]] = f"{values['directory']} ({why})"
     root = source / values["directory"]
     if not root.is_dir() or not root.resolve().is_relative_to(source.resolve()):
         raise Refusal(
@@ -71,14 +81,15 @@ def look(config: Config, source: Path) -> App:
     code = guess.python(root)
     take("settings_module", config.settings_module, guess.settings(root, code))
     # One of the two is named, or the first that is there: what is asynchronous is chosen, and not fallen into.
-    wsgi = None if config.asgi else guess.application(root, code, "wsgi")
+    asynchronous = bool(config.asgi) or (found is not None and found.interface == "asgi")
+    wsgi = None if asynchronous else guess.application(root, code, "wsgi")
     asgi = None if config.wsgi or wsgi else guess.application(root, code, "asgi")
     take("wsgi", config.wsgi, wsgi)
     take("asgi", config.asgi, asgi)
     if not values["wsgi"] and not values["asgi"]:
         guessed[NAMES["wsgi"]] = "Django's own for these settings (there is no wsgi.py and no asgi.py)"
     take("celery", config.celery_app, guess.celery(root, code))
-    take("requirements", config.requirements, guess.requirements(root, source))
+    take("requirements", config.requirements, None if found else guess.requirements(root, source))
     take("health_path", config.health_path, guess.health(root, code, guess.READY))
     path = config.python_path or (("src",) if _is_layout(root) else ())
     return App(**values, python_path=path, guessed=guessed)
@@ -93,15 +104,20 @@ def _is_layout(root: Path) -> bool:
 def of(config: Config, release: str) -> App:
     """That of a prepared release: what was found when it was made, under what the variables say now."""
     directory = config.release_dir(release)
+    found = image.of(directory)
+    config = _given(config, found)
     try:
         raw = json.loads((directory / "release.json").read_text())["app"]
         known = {item.name for item in fields(App)}
         kept = App(**{**{k: v for k, v in raw.items() if k in known}, "python_path": tuple(raw["python_path"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         # Of a version of this program that did not note it.
-        if not (directory / "src").is_dir():
-            return App(settings_module=config.settings_module, wsgi=config.wsgi, health_path=config.health_path)
-        kept = look(config, directory / "src")
+        if not code(config, release).is_dir():
+            return App(
+                settings_module=config.settings_module, wsgi=config.wsgi, asgi=config.asgi, celery=config.celery_app,
+                health_path=config.health_path,
+            )  # fmt: skip
+        kept = look(config, code(config, release), found)
     return App(
         directory=config.directory or kept.directory,
         python_path=config.python_path or kept.python_path,
@@ -115,16 +131,46 @@ def of(config: Config, release: str) -> App:
     )
 
 
+def code(config: Config, release: str) -> Path:
+    """Where the code of a release begins, as the host sees it."""
+    directory = config.release_dir(release)
+    found = image.of(directory)
+    return directory / "src" if found is None else directory / image.ROOTFS / found.workdir.lstrip("/")
+
+
+def root(config: Config, release: str) -> Path:
+    """The same place, as its processes see it."""
+    directory = config.release_dir(release)
+    found = image.of(directory)
+    return directory / "src" if found is None else Path(found.workdir)
+
+
 def working(config: Config, release: str, app: App) -> Path:
-    """The directory in which everything of the app starts: that of manage.py."""
-    return config.release_dir(release) / "src" / app.directory
+    """The directory in which everything of the app starts, that of manage.py, as its processes see it."""
+    return root(config, release) / app.directory
+
+
+def path(config: Config, release: str) -> str:
+    """Where its processes find programs."""
+    directory = config.release_dir(release)
+    found = image.of(directory)
+    return f"{directory / 'venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin" if found is None else found.path
+
+
+def packages(config: Config, release: str) -> list[Path]:
+    """The directories of what is installed for it, as the host sees them."""
+    directory = config.release_dir(release)
+    found = image.of(directory)
+    if found is None:
+        return list(directory.glob("venv/lib/python3*/site-packages"))
+    return image.packages(found, directory / image.ROOTFS)
 
 
 def python_path(config: Config, release: str, app: App) -> str:
     """PYTHONPATH of everything of the app: the operator's settings, the project, and what app_python_path adds."""
-    root = working(config, release, app)
+    top = working(config, release, app)
     places = [str(OVERLAY)] if config.settings_overlay else []
-    return ":".join([*places, str(root), *(str(root / item) for item in app.python_path)])
+    return ":".join([*places, str(top), *(str(top / item) for item in app.python_path)])
 
 
 def settings(config: Config, app: App) -> dict[str, str]:
@@ -136,27 +182,38 @@ def settings(config: Config, app: App) -> dict[str, str]:
 
 def check(config: Config, directory: Path, app: App) -> None:
     """Once it is built: refuse what could never start."""
-    if not app.settings_module and any(directory.glob("venv/lib/python3*/site-packages/django/__init__.py")):
+    release = directory.name
+    if not app.settings_module and any((place / "django/__init__.py").is_file() for place in packages(config, release)):
         raise Refusal(
-            "No manage.py, wsgi.py or asgi.py of the artifact names a settings module: set app_django_settings_module."
+            f"No manage.py, wsgi.py or asgi.py of {_made_of(directory)} names a settings module: set"
+            " app_django_settings_module."
         )
     if "celery-worker" in config.processes and not app.celery:
         raise Refusal(
-            "This host is to run a Celery worker (it is in the group worker), and the artifact has no Celery app: set"
-            " app_celery_app to it, or to none, and run site.yml."
+            f"This host is to run a Celery worker (it is in the group worker), and {_made_of(directory)} has no Celery"
+            " app: set app_celery_app to it, or to none, and run site.yml."
         )
     if app.asgi:
-        asgi_worker(config, directory.name)
+        asgi_worker(config, release)
+
+
+def _made_of(directory: Path) -> str:
+    return "the artifact" if image.of(directory) is None else "the image"
 
 
 def asgi_worker(config: Config, release: str) -> str:
-    """The class of gunicorn's workers for an ASGI application, by what is installed in the release."""
+    """The class of gunicorn's workers for an ASGI application: the image's own, or by what is installed."""
+    found = image.of(config.release_dir(release))
+    if found is not None and found.worker_class:
+        return found.worker_class
+    places = packages(config, release)
     for name, worker in ASGI_WORKERS:
-        if any(config.release_dir(release).glob(f"venv/lib/python3*/site-packages/{name}/__init__.py")):
+        if any((place / name / "__init__.py").is_file() for place in places):
             return worker
+    where = "its requirements (or to app_requirements_extra)" if found is None else "the image"
     raise Refusal(
-        f"{release} is to be run as ASGI, and has neither uvicorn-worker nor uvicorn: add uvicorn-worker to its"
-        " requirements (or to app_requirements_extra), or set app_wsgi."
+        f"{release} is to be run as ASGI, and has neither uvicorn-worker nor uvicorn: add uvicorn-worker to {where},"
+        " or set app_wsgi."
     )
 
 
@@ -164,7 +221,8 @@ def launch(config: Config, release: str) -> dict[str, str]:
     """What the launcher of this generation's processes needs to know, as variables of its environment."""
     app = of(config, release)
     words = {
-        "SLIPWAY_DIRECTORY": app.directory,
+        "SLIPWAY_PATH": path(config, release),
+        "SLIPWAY_DIRECTORY": str(working(config, release, app)),
         "SLIPWAY_PYTHONPATH": python_path(config, release, app),
         "SLIPWAY_APPLICATION": app.asgi or app.wsgi,
         "SLIPWAY_INTERFACE": "asgi" if app.asgi else "wsgi",

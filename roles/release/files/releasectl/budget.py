@@ -12,6 +12,8 @@ from .systemd import PROCESSES, Systemd, unit_name
 
 MEMINFO = Path("/proc/meminfo")
 GROUPS = Path("/sys/fs/cgroup")
+SPOOL = Path("/var/tmp")  # noqa: S108 (where podman keeps layers while they come)
+UNPACKED = 4  # times what a layer is when it is sent
 SPARE_FILES = 500  # what else is made while a release is: published files, the record
 # Memory that the kernel gives back when somebody needs it, by its names in memory.stat.
 RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
@@ -40,12 +42,21 @@ def disks(config: Config, artifact: int, expected: int, files: int) -> list[Disk
     far as can be known by now, both in bytes; ``files`` is how many files it will have. What is published of its
     static files is taken to be no more than was in the upload.
     """
-    wanted = (
+    return _disks(
         (config.releases, max(artifact, expected), files),
         (config.state / "staging", artifact, 0),
         (config.static, artifact, 0),
         (config.build_cache, 0, 0),
     )
+
+
+def disks_for_image(config: Config, layers: int) -> list[Disk]:
+    """As `disks`, for the layers of an image that are still to come: in bytes, compressed as they are sent."""
+    store = next(path for path in (config.image_store, *config.image_store.parents) if path.exists())
+    return _disks((store, layers * UNPACKED, 0), (SPOOL, layers, 0), (config.releases, 0, 0))
+
+
+def _disks(*wanted: tuple[Path, int, int]) -> list[Disk]:
     found: dict[int, Disk] = {}
     for path, size, count in wanted:
         try:
@@ -63,9 +74,19 @@ def disks(config: Config, artifact: int, expected: int, files: int) -> list[Disk
 
 def require_disk(config: Config, release: str, artifact: int, expected: int, files: int) -> None:
     """Refuse when a release does not fit; see `disks`."""
+    require(config, release, disks(config, artifact, expected, files))
+
+
+def require_disk_for_image(config: Config, release: str, layers: int) -> None:
+    """Refuse when the layers of an image do not fit once they are unpacked; see `disks_for_image`."""
+    require(config, release, disks_for_image(config, layers))
+
+
+def require(config: Config, release: str, wanted: list[Disk]) -> None:
+    """Refuse when what is to be written does not fit."""
     if not config.disk_check:
         return
-    for disk in disks(config, artifact, expected, files):
+    for disk in wanted:
         where = ", ".join(str(path) for path in disk.paths)
         needed = disk.bytes + config.free_min_bytes
         if disk.free < needed:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from . import app as apps
-from . import artifact, budget, health, migrations, requirements, sandbox, static, venvs
+from . import artifact, budget, health, migrations, requirements, sandbox, static, store, venvs
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -40,6 +40,9 @@ class Release:
     # How it is run and what of that was guessed (app.py), how its requirements were given, and how many were installed.
     app: dict[str, object] = field(default_factory=dict)
     requirements: dict[str, object] = field(default_factory=dict)
+    # The image that it was made of, with its digest, and where that says what it is made of; None for an artifact.
+    image: str | None = None
+    sbom: str | None = None
 
 
 def sentence(release: Release) -> str:
@@ -90,8 +93,8 @@ def prepared(config: Config) -> dict[str, Release]:
 
 
 def expectation(config: Config) -> tuple[int, int]:
-    """The bytes and the files that the next release will take: it will be much like the last one."""
-    newest = next(reversed(prepared(config).values()), None)
+    """The bytes and the files that the next release of an artifact will take: it will be much like the last one."""
+    newest = next((found for found in reversed(prepared(config).values()) if found.image is None), None)
     if newest is None:
         return 0, 0
     # With its virtual environment: whether that can be shared is known once the next one is unpacked.
@@ -108,7 +111,7 @@ def sweep(config: Config) -> list[str]:
         if entry.is_dir(follow_symlinks=False) and read(Path(entry.path)) is None:
             # The verb died, what it had started in a unit of its own may still be writing.
             run(["systemctl", "stop", *(f"releasectl-{step}-{entry.name}.service" for step in ("build", "static"))])
-            remove_tree(Path(entry.path))
+            clear(config, Path(entry.path))
             removed.append(entry.name)
     venvs.sweep(config)
     staging = config.state / "staging"
@@ -157,7 +160,7 @@ def prepare(
     except BaseException as error:
         if isinstance(error, (Refusal, OSError)):
             mine.build_failed(str(error))
-        remove_tree(directory)
+        clear(config, directory)
         venvs.prune(config)
         if isinstance(error, OSError):
             raise Refusal(
@@ -195,7 +198,7 @@ def _make(config: Config, directory: Path, release: str, say: Callable[[str], No
     noted = {"file": app.requirements, "kind": given, "installed": requirements.note(directory)}
     apps.check(config, directory, app)
     say("collecting static files")
-    known = _collect_static(config, directory, release, app, say)
+    known = collect_static(config, directory, release, app, say)
     _build_hook(config, mine, "after_build", [directory / "static"], network=False)
     measured = make_root_owned(directory)
     # Those that run later are as the build left them.
@@ -216,7 +219,7 @@ def _build_hook(config: Config, mine: Hooks, point: str, writable: list[Path], n
     make_root_owned(source)
 
 
-def _collect_static(
+def collect_static(
     config: Config, directory: Path, release: str, app: apps.App, say: Callable[[str], None]
 ) -> tuple[migrations.Record, ...] | None:
     """Collect the static files and, by the same start of Django, learn what each of the migrations does."""
@@ -228,12 +231,11 @@ def _collect_static(
         **config.build_environment,
         **config.build_settings,
     }
-    python = str(directory / "venv" / "bin" / "python")
     words = {"mode": "describe", "manage": ["collectstatic", "--noinput", "--verbosity", "0"]}
     said: list[str] = []
     sandboxed(
         f"releasectl-static-{release}",
-        [python, inside(config), json.dumps(words)],
+        [*sandbox.python(config, release), inside(config), json.dumps(words)],
         [*sandbox.build(config, directory, [collected], apps.working(config, release, app)), "PrivateNetwork=yes"],
         environment,
         config.build_timeout,
@@ -260,4 +262,11 @@ def remove(config: Config, release: str) -> None:
     """Remove a release: its record first, so that a crash leaves litter for `sweep` and never a half release."""
     directory = config.release_dir(release)
     (directory / RECORD).unlink(missing_ok=True)
+    clear(config, directory)
+
+
+def clear(config: Config, directory: Path) -> None:
+    """Remove what there is of a release, its image's root taken out of it first."""
+    if store.mounted(config, directory.name):
+        store.unmount(config, directory.name)
     remove_tree(directory)

@@ -39,11 +39,11 @@ def installed(config: Config, releases: Iterable[str]) -> set[tuple[str, str]]:
         for path in (config.release_dir(release) / "venv").glob("lib/python*/site-packages/*.dist-info"):
             match = INSTALLED.fullmatch(path.name)
             if match:
-                found.add((_plain(match["name"]), match["version"]))
+                found.add((plain(match["name"]), match["version"]))
     return found
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A package's name as an index writes it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
@@ -90,7 +90,7 @@ def _forget(cache: Path, wanted: set[tuple[str, str]]) -> None:
     What is missing costs a download and nothing else.
     """
     for entry in _versions(cache):
-        package = _plain(Path(entry.path).parent.name)
+        package = plain(Path(entry.path).parent.name)
         if (package, entry.name.split("-", 1)[0]) not in wanted:
             if entry.is_dir(follow_symlinks=False):
                 remove_tree(Path(entry.path))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, cache, crossing, names, preview, record, restoring, static, status, venvs, watch
+from . import budget, build, crossing, making, names, preview, record, restoring, status, tidying, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -48,15 +48,6 @@ def _text(value: str) -> str:
     return value
 
 
-def _number(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,16}", value) or not low <= int(value) <= high:
-            raise UsageError(f"{names.shorten(value)} is not a whole number from {low} to {high}.")
-        return int(value)
-
-    return parse
-
-
 def parser() -> Parser:
     """All verbs with their arguments; nothing abbreviated, nothing unchecked."""
     top = Parser(
@@ -78,26 +69,25 @@ def parser() -> Parser:
         added.add_argument("--id", type=names.release_id, required=required, metavar="RELEASE", help=text)
 
     verb("status", "show what is live, what could be, and what disagrees; changes nothing", token=False)
-    looking = verb("preview", "say what a deploy of an artifact would meet here; changes nothing", token=False)
+    looking = verb("preview", "say what a deploy of an artifact or image would meet; changes nothing", token=False)
     ident(looking, True, "the id that the release would get")
-    looking.add_argument("--sha256", type=names.sha256, required=True, help="digest of the artifact")
-    for name, text in (("packed", "bytes of the artifact"), ("unpacked", "bytes in it"), ("entries", "files in it")):
-        looking.add_argument(f"--{name}", type=_number(0, 10**15), required=True, help=text)
+    making.preview_arguments(looking)
     history = verb("history", "show the newest lifecycle events; changes nothing", token=False)
-    history.add_argument("--limit", type=_number(1, 10_000), default=20, help="how many events (default 20)")
+    history.add_argument("--limit", type=names.number(1, 10_000), default=20, help="how many events (default 20)")
 
     lock = verb("lock", "take the lease of a deploy: other verbs are refused until it is given back", token=False)
     lock.add_argument("--purpose", type=_text, required=True, help="what for, shown to whoever is refused")
-    lock.add_argument("--seconds", type=_number(10, 86_400), help="how long without a verb (default: lease_seconds)")
+    lock.add_argument(
+        "--seconds", type=names.number(10, 86_400), help="how long without a verb (default: lease_seconds)"
+    )
     unlock = verb("unlock", "give the lease back")
     unlock.add_argument("--force", action="store_true", help="take it from a deploy that is dead")
 
-    prepare = verb("prepare", "receive, unpack and build an uploaded artifact; the live release is not touched")
+    resolve = verb("resolve", "ask the registry which image a tag names by now; changes nothing", token=False)
+    making.resolve_arguments(resolve)
+    prepare = verb("prepare", "make a release of an uploaded artifact or of an image; the live release is not touched")
     ident(prepare, True, "the id that the release gets")
-    prepare.add_argument(
-        "--artifact", type=names.artifact_name, required=True, help="file name inside the incoming directory"
-    )
-    prepare.add_argument("--sha256", type=names.sha256, required=True, help="digest of the artifact")
+    making.prepare_arguments(prepare)
     migrate = verb("migrate", "apply a release's database migrations, unless they break the one that runs")
     ident(migrate, False, "a prepared release (default: the live one)")
     migrate_arguments(migrate)
@@ -109,7 +99,7 @@ def parser() -> Parser:
     activate.add_argument("--discard-on-failure", action="store_true", help="remove the release when it is refused")
     activate.add_argument(
         "--watch",
-        type=_number(0, 3600),
+        type=names.number(0, 3600),
         metavar="SECONDS",
         help="go back by itself when it fails within (default: watch_seconds)",
     )
@@ -131,7 +121,7 @@ def parser() -> Parser:
     verb("undrain", "let the edges in again, once the live release is healthy")
     verb("reconcile", "make everything agree with the link 'current'")
     prune = verb("prune", "remove old releases, never the live or the previous one")
-    prune.add_argument("--keep", type=_number(1, 1000), help="how many to keep (default: keep)")
+    prune.add_argument("--keep", type=names.number(1, 1000), help="how many to keep (default: keep)")
     discard = verb("discard", "remove a release that never was live")
     ident(discard, True, "a prepared release")
     discard.add_argument("--applied", type=names.migrations, help="its migrations that were applied, for the record")
@@ -220,24 +210,14 @@ class Verbs:
         text = "The edges are let in again." if changed else "This host was not drained."
         return {"changed": changed, "message": text}
 
+    def do_resolve(self) -> Answer:
+        return making.resolve(self.config, self.asked)
+
     def do_prepare(self) -> Answer:
-        release, sha256 = self.asked["id"], self.asked["sha256"]
-        existing = build.read(self.config.release_dir(release))
-        if existing is not None:
-            if existing.sha256 != sha256:
-                raise Refusal(
-                    f"{release} exists already with other content (SHA-256 {existing.sha256[:12]}…, not"
-                    f" {sha256[:12]}…): a release never changes, give the new one another id."
-                )
-            message = f"{release} is prepared already."
-            return {"changed": False, "release": release, "message": message, **build.told(existing)}
-        self.lifecycle.require_memory()
-        hooks = self._with_hooks(release, self.lifecycle.live_release())
-        made = build.prepare(self.config, release, self.asked["artifact"], sha256, self.actor, self.say, hooks)
-        state = self.lifecycle.store.read()
-        if state.gone.pop(release, None):
-            self.lifecycle.store.write(state)
-        return {"changed": True, "release": release, "message": build.sentence(made), **build.told(made)}
+        def hooks() -> Hooks:
+            return self._with_hooks(self.asked["id"], self.lifecycle.live_release())
+
+        return making.prepare(self.lifecycle, self.asked, self.actor, hooks)
 
     def do_migrate(self) -> Answer:
         live = self.lifecycle.live_release()
@@ -335,20 +315,14 @@ class Verbs:
         }
 
     def do_prune(self) -> Answer:
-        keep = self.asked["keep"] or self.config.keep
-        removed = self.lifecycle.prune(keep)
-        venvs.prune(self.config)
-        kept = list(build.prepared(self.config))
-        files = static.prune_static(self.config, kept, older_than=30 * 86_400)
-        cached = cache.bound(self.config, kept, self.say)
-        text = f"Removed {', '.join(removed)}." if removed else "Nothing to prune."
-        text += " The build cache was over its bound and is smaller now." if cached else ""
-        return {"changed": bool(removed or files or cached), "removed": removed, "message": text}
+        return tidying.prune(self.lifecycle, self.asked["keep"] or self.config.keep)
 
     def do_discard(self) -> Answer:
         if self.asked["applied"]:
             crossing.record(self.config, self.asked["id"], self.asked["applied"])
         removed = self.lifecycle.discard(self.asked["id"], f"discarded by {self.actor}")
+        if removed:
+            tidying.images(self.lifecycle)
         text = f"{self.asked['id']} was removed." if removed else f"There is no release {self.asked['id']}."
         return {"changed": removed, "message": text}
 

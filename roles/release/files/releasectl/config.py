@@ -43,6 +43,8 @@ class Config:
     processes: tuple[str, ...] = ("gunicorn",)
     workers: tuple[str, ...] = ("celery-worker",)
     singles: tuple[str, ...] = ("celery-beat",)
+    # The units of what a timer starts: app-job-<name>.
+    jobs: tuple[str, ...] = ()
 
     releases: Path = Path("/opt/app/releases")
     # One for each lock file that a release was made with: see venvs.py.
@@ -59,6 +61,7 @@ class Config:
     uv: Path = Path("/usr/local/bin/uv")
     # What runs in the app's own Python.
     inside: Path = Path("/usr/local/lib/slipway/inside")
+    serving: Path = Path("/usr/local/lib/slipway/app")
     # Whether this host is an edge, what closes its site for maintenance while it is there, and who did so when.
     edge: bool = False
     maintenance_file: Path = Path("/var/lib/slipway/maintenance.json")
@@ -81,6 +84,25 @@ class Config:
     memory_min_bytes: int = 64 * 1024 * 1024
     # 0 is no bound.
     build_cache_max_bytes: int = 2 * 1024 * 1024 * 1024
+
+    # Releases from images (image.py, store.py): whether there are any, where they may come from and as whom, and what
+    # is asked of them. `image_command` stands in for the image's own, `image_paths` are shown to it read-only.
+    images: bool = False
+    image_registries: tuple[str, ...] = ()
+    image_credentials: Path = Path("/etc/slipway/registry-auth.json")
+    image_policies: Path = Path("/etc/slipway/image-policies")
+    image_signatures: str = "ignored"
+    image_sbom: str = "ignored"
+    image_store: Path = Path("/var/lib/containers/slipway")
+    image_run: Path = Path("/run/containers/slipway")
+    image_max_bytes: int = 4 * 1024 * 1024 * 1024
+    image_pull_timeout: int = 900
+    image_command: tuple[str, ...] = ()
+    image_paths: tuple[str, ...] = ("/etc/passwd", "/etc/group", "/etc/resolv.conf", "/etc/hosts")
+    # What the units start, and where a drop-in of one generation goes.
+    launcher: Path = Path("/usr/local/libexec/slipway/generation")
+    dropins: Path = Path("/run/systemd/system")
+    units: Path = Path("/etc/systemd/system")
 
     # Empty: what the app's code says, or else any answer of / below 500.
     health_path: str = ""

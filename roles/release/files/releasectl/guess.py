@@ -71,7 +71,9 @@ def python(root: Path) -> dict[Path, str]:
         )
         for name in sorted(files):
             path = here / name
-            if len(found) < FILES and name.endswith(".py") and path.is_file():
+            # A link out of it means something else on a host than in an image.
+            here_alone = not path.is_symlink() or path.resolve().is_relative_to(root.resolve())
+            if len(found) < FILES and name.endswith(".py") and here_alone and path.is_file():
                 with path.open("rb") as stream:
                     found[path] = stream.read(BYTES).decode(errors="replace")
     return found

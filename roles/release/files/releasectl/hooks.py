@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import sandbox
+from . import app as apps
+from . import image, sandbox
 from .config import Config
 from .errors import Refusal
 from .names import Generation, shorten
@@ -31,6 +32,7 @@ KEPT_BYTES = 16 * 1024
 SHOWN_LINES = 20
 GRACE = 5  # seconds between the request to end and the end, for a hook that took too long
 NOT_STARTED = 203  # EXIT_EXEC of systemd.exec(5)
+SHELL_NOT_STARTED = (126, 127)
 
 
 @dataclass(frozen=True)
@@ -84,20 +86,24 @@ class Hooks:
         self.previous = previous
         self.say = say
         self.directory = config.release_dir(release)
+        self.image = image.of(self.directory) is not None
         self.ran: list[Ran] = []
         self.warnings: list[str] = []
         self.checked = False
 
     def check(self) -> None:
         """Refuse hooks of a release in the making that would silently never run, see `check`."""
-        check(self.directory / "src")
+        self.image = image.of(self.directory) is not None
+        check(apps.code(self.config, self.release))
         self.checked = True
 
     def there(self, point: str) -> bool:
         """Whether the release has this hook and it may run; a pure edge runs nothing of the app."""
         if not self.config.hooks or not (self.config.processes or point in BUILD or self.verb == "prepare"):
             return False
-        return (self.directory / "src" / DIRECTORY / point).is_file()
+        if self.image and point == BUILD[0]:
+            return False  # what it would be before was done elsewhere
+        return (apps.code(self.config, self.release) / DIRECTORY / point).is_file()
 
     # While a release is made
 
@@ -167,7 +173,7 @@ class Hooks:
         path = Settings.of(config).write_environment(f"hook-{self.release}", settings)
         try:
             properties = [
-                *sandbox.app(config, self.directory, path, self.directory / "src"),
+                *sandbox.app(config, self.directory, path, apps.root(config, self.release)),
                 "TasksMax=512",
                 f"MemoryMax={config.build_memory_max}",
                 # When memory is short, a hook goes before anything that serves.
@@ -190,7 +196,7 @@ class Hooks:
         environment = {
             **own,
             **sandbox.environment(self.config, self.release),
-            "PATH": f"{self.directory / 'venv' / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+            "PATH": apps.path(self.config, self.release),
             "LANG": "C.UTF-8",
             "PREVIOUS_RELEASE_ID": self.previous or "",
             "SLIPWAY_HOOK": point,
@@ -200,7 +206,7 @@ class Hooks:
         }
         ended = confined(
             hook_unit(self.release),
-            [str(self.directory / "src" / DIRECTORY / point)],
+            self._program(point),
             [*properties, f"TimeoutStopSec={GRACE}"],
             environment,
             limit,
@@ -214,10 +220,14 @@ class Hooks:
             self.say(f"  | {line}")
         return ran
 
+    def _program(self, point: str) -> list[str]:
+        place = apps.root(self.config, self.release) / DIRECTORY / point
+        return sandbox.command(self.config, self.release, [str(place)])
+
     def _sentence(self, ran: Ran) -> str:
         if ran.outcome == "expired":
             why = f"it did not end within {self.config.hook_timeout} s (release_hook_timeout)"
-        elif ran.exit == NOT_STARTED:
+        elif ran.exit == NOT_STARTED or (self.image and ran.exit in SHELL_NOT_STARTED):
             why = "it could not be started: does its first line name an interpreter that is there, as in #!/bin/sh?"
         else:
             why = f"exit status {ran.exit}"

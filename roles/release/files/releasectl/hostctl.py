@@ -7,7 +7,7 @@ import sys
 import time
 
 from . import app as apps
-from . import drain, manage, record
+from . import drain, manage, record, store
 from .cli import ENVIRONMENT, execute
 from .config import Config
 from .door import Door
@@ -15,7 +15,7 @@ from .errors import Refusal
 from .job import Job
 from .lifecycle import APP_SERVICE, Lifecycle
 from .lock import Locks
-from .names import Generation
+from .names import Generation, release_id
 from .settings import Settings
 from .systemd import JOB, RUNNING, Systemd, telling, unit_name
 
@@ -101,6 +101,18 @@ def healthy(config: Config) -> int:
     return 0
 
 
+def mount_image(config: Config, release: str) -> int:
+    """Outside of every sandbox: what a release from an image runs in."""
+    store.mount(config, release_id(release))
+    return 0
+
+
+def unmount_image(config: Config, release: str) -> int:
+    """Before the directory of a release from an image is removed."""
+    store.detach(config, release_id(release))
+    return 0
+
+
 def job(config: Config, key: str) -> int:
     """The inside of a transient unit: run the verb that was asked for and leave the answer."""
     mine = Job(config.private_run, key)
@@ -121,6 +133,8 @@ WORDS = {
     "stop": stop,
     "may-open": may_open,
     "healthy": healthy,
+    "mount": mount_image,
+    "unmount": unmount_image,
     "job": job,
     "tick": tick,
     "manage": run_manage,

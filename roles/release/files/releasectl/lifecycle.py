@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import app as apps
-from . import budget, build, crew, health, trial, verification
+from . import budget, build, crew, dropin, health, trial, verification
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -102,6 +102,7 @@ class Lifecycle:
         """Number and pin the next generation; nothing is started yet."""
         state.counter += 1
         generation = Generation(release, state.counter)
+        dropin.ready(self.config, generation)
         return generation, self.settings.pin(generation, settings)
 
     def _gate(self, generation: Generation) -> None:
@@ -144,6 +145,7 @@ class Lifecycle:
         if process is None:
             wanted = {str(u.generation) for u in other} | ({str(live)} if live else set())
             self.settings.forget_all_but(wanted)
+            dropin.forget_all_but(self.config, wanted)
             self._forget_directories(wanted)
 
     def _forget_directories(self, wanted: set[str]) -> None:
@@ -283,6 +285,7 @@ class Lifecycle:
         if live is None:
             self._drop_intent(state, done)
             return done
+        done += dropin.restore(self.config, state, live, everything=heal and not boot, say=self.say)
         if state.intent is not None:
             self._finish(state, live, done, boot)
             live = self.live_release() or live

@@ -28,15 +28,16 @@ def run(config: Config, words: list[str]) -> int:
     name = f"app-manage-{os.getpid()}"
     settings = Settings.of(config)
     path = settings.write_environment(name, settings.current())
-    python = str(directory / "venv" / "bin" / "python")
-    manage = apps.working(config, release, apps.of(config, release)) / "manage.py"
+    app = apps.of(config, release)
+    manage = apps.code(config, release) / app.directory / "manage.py"
     command = ["systemd-run", "--quiet", "--collect", "--wait", f"--unit={name}"]
     command.append("--pty" if sys.stdin.isatty() and sys.stdout.isatty() else "--pipe")
     for item in (*sandbox.app(config, directory, path), f"RuntimeMaxSec={LONGEST}", "UMask=0027"):
         command += ["--property", item]
-    environment = {**sandbox.app_environment(config, release), "PATH": f"{directory}/venv/bin:/usr/bin:/bin"}
+    environment = {**sandbox.app_environment(config, release), "PATH": apps.path(config, release)}
     command += [f"--setenv={key}={value}" for key, value in environment.items()]
-    program = [python, str(manage)] if manage.is_file() else [python, "-m", "django"]
+    own = [str(apps.working(config, release, app) / "manage.py")] if manage.is_file() else ["-m", "django"]
+    program = [*sandbox.python(config, release), *own]
     try:
         return subprocess.run([*command, "--", *program, *words], check=False).returncode
     finally:

@@ -232,7 +232,7 @@ class Migration:
         try:
             output = sandboxed(
                 f"releasectl-migrate-{self.release}",
-                [str(directory / "venv" / "bin" / "python"), inside(config), json.dumps(request)],
+                [*sandbox.python(config, self.release), inside(config), json.dumps(request)],
                 sandbox.app(config, directory, environment_file),
                 sandbox.app_environment(config, self.release),
                 config.migrate_timeout,

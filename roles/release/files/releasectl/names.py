@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .errors import UsageError
@@ -88,3 +89,14 @@ class Generation(NamedTuple):
         if not match or ".." in text:
             raise UsageError(f"{shorten(text)} is not a generation: '<release id>.<number>' is needed.")
         return cls(match["release"], int(match["number"]))
+
+
+def number(low: int, high: int) -> Callable[[str], int]:
+    """A reader of whole numbers within bounds."""
+
+    def parse(value: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,16}", value) or not low <= int(value) <= high:
+            raise UsageError(f"{shorten(value)} is not a whole number from {low} to {high}.")
+        return int(value)
+
+    return parse

@@ -14,7 +14,7 @@ from .errors import Refusal
 def give_to_build_user(config: Config, *paths: Path) -> None:
     """Make directories that the build user may fill."""
     for path in paths:
-        path.mkdir(mode=0o755)
+        path.mkdir(mode=0o755, exist_ok=True)
         shutil.chown(path, config.build_user, config.build_user)
 
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from . import sandbox
+from . import app as apps
+from . import image, sandbox
 from .config import Config
 from .errors import Refusal, UsageError
 from .names import shorten
@@ -160,15 +161,15 @@ class Points:
     def _database(self, release: str, mode: str, database: str | None, environment_file: Path) -> list[str]:
         config = self.config
         directory = config.release_dir(release)
-        words = json.dumps({"mode": mode, "database": database})
+        words = json.dumps({"mode": mode, "database": database, "image": image.of(directory) is not None})
         command = transient(
             f"releasectl-{mode}-{release}",
             [*sandbox.app(config, directory, environment_file), "TasksMax=64"],
-            {**sandbox.app_environment(config, release), "PATH": "/usr/local/bin:/usr/bin:/bin"},
+            {**sandbox.app_environment(config, release), "PATH": apps.path(config, release)},
             config.restore_point_timeout,
         )
         program = str(config.inside / "slipway_database.py")
-        return [*command, "--", str(directory / "venv" / "bin" / "python"), program, words]
+        return [*command, "--", *sandbox.python(config, release), program, words]
 
     def make(self, release: str, environment_file: Path) -> Point:
         """Dump the database that ``release`` would migrate, to the place where points are kept; or refuse."""

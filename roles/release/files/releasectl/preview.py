@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from . import app as apps
-from . import budget, build, crossing, migrations, status
+from . import budget, build, crossing, image_release, making, migrations, status, store
 from .config import Config
-from .errors import Refusal
+from .errors import Refusal, UsageError
 from .lifecycle import Lifecycle
 from .lock import Locks
 from .migrations import Schema
+from .reference import Reference
 from .settings import read_envdir
 
 PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?\s*==\s*(?P<version>[^\s;\\]+)")
@@ -31,7 +32,7 @@ def _live_versions(config: Config, live: str | None) -> dict[str, str] | None:
     if live is None:
         return None
     try:
-        with open(config.release_dir(live) / "src" / apps.of(config, live).requirements, errors="replace") as lock:
+        with open(apps.code(config, live) / apps.of(config, live).requirements, errors="replace") as lock:
             return versions(lock.read(LOCK_MOST))
     except OSError:
         return None
@@ -64,30 +65,44 @@ def applied(config: Config, live: str | None) -> list[str] | None:
     return None if of_live is None and not known else [*{**(of_live or {}), **known}]
 
 
+def _disks(config: Config, asked: dict[str, Any], image: Reference | None, there: bool) -> list[budget.Disk]:
+    """What it would write: of an artifact by its sizes, of an image by what its registry says is not here yet."""
+    if image is not None:
+        image_release.require(config, image)
+        return budget.disks_for_image(config, 0 if there else store.missing(config, store.manifest(config, image)[1]))
+    packed, unpacked, entries = (int(asked[name]) for name in ("packed", "unpacked", "entries"))
+    expected, files = build.expectation(config)
+    size = 0 if there else max(unpacked, expected)
+    return budget.disks(config, 0 if there else packed, size, max(files, entries))
+
+
 def deploy(lifecycle: Lifecycle, locks: Locks, asked: dict[str, Any]) -> dict[str, Any]:
     """What is here for a release of that size, and what would be refused."""
     config, release = lifecycle.config, str(asked["id"])
     seen = status.report(lifecycle, locks)
     live = lifecycle.live_release()
     refused: list[str] = []
+    image = making.pinned(asked)
+    if image is None and None in (asked["sha256"], asked["packed"], asked["unpacked"], asked["entries"]):
+        raise UsageError("Say what of: --sha256, --packed, --unpacked and --entries of an artifact, or --image.")
     existing = build.read(config.release_dir(release))
     if release == live:
         refused.append(f"{release} is live already.")
-    elif existing is not None and existing.sha256 != asked["sha256"]:
+    elif existing is not None and existing.sha256 != (image.sha256 if image else asked["sha256"]):
         refused.append(f"{release} exists already with other content: give the new one another id.")
-    if other := locks.in_the_way():
+    other = locks.in_the_way()
+    if other:
         refused.append(other)
     recorded = lifecycle.store.read().live
     generation = recorded.generation if recorded else None
-    expected, files = build.expectation(config)
-    packed, unpacked = int(asked["packed"]), int(asked["unpacked"])
-    expected, files = max(unpacked, expected), max(files, int(asked["entries"]))
-    memory = None
-    if existing is None:
-        try:
-            budget.require_disk(config, release, packed, expected, files)
-        except Refusal as refusal:
-            refused.append(refusal.message)
+    memory, wanted = None, []
+    try:
+        # Who is at work may be asking the registry the same.
+        wanted = [] if image and other else _disks(config, asked, image, existing is not None)
+        if existing is None:
+            budget.require(config, release, wanted)
+    except Refusal as refusal:
+        refused.append(refusal.message)
     try:
         budget.require_memory(config, lifecycle.systemd, generation)
         memory = budget.memory(config, lifecycle.systemd, generation)
@@ -102,8 +117,7 @@ def deploy(lifecycle: Lifecycle, locks: Locks, asked: dict[str, Any]) -> dict[st
         "settings": settings(lifecycle),
         "processes": list(config.processes),
         "disks": [
-            {"paths": [str(path) for path in disk.paths], "needed": disk.bytes, "free": disk.free}
-            for disk in budget.disks(config, 0 if existing else packed, 0 if existing else expected, files)
+            {"paths": [str(path) for path in disk.paths], "needed": disk.bytes, "free": disk.free} for disk in wanted
         ],
         "memory": {"needed": memory.needed, "available": memory.available} if memory else None,
         "restore_points": bool(config.restore_point_target),

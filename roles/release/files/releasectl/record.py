@@ -17,6 +17,7 @@ BY_HAND = "by hand"
 # How wide a column may become: what is longer is cut, `--json` has all of it.
 WIDTHS = {"at": 20, "verb": 10, "release": 64, "who": 36, "outcome": 10, "took": 12, "what": 90}
 COMMIT = 12
+DIGEST = 12  # of an image's, as much as tells it from others
 
 # What some verbs tell besides.
 RECORDED = ("hooks", "hook_warnings", "plan", "findings", "applied", "breaking", "restore_point", "restored")
@@ -28,6 +29,12 @@ def revision_of(config: Config, release: object) -> str | None:
     """The commit that a release says it was packed from; None when it is not there or does not say."""
     found = build.read(config.release_dir(release)) if isinstance(release, str) else None
     return found.revision if found else None
+
+
+def image_of(config: Config, release: object) -> str | None:
+    """The image that a release was made of, with its digest; None when it is not there or was made of an artifact."""
+    found = build.read(config.release_dir(release)) if isinstance(release, str) else None
+    return found.image if found else None
 
 
 def revisions(config: Config, answer: Mapping[str, object]) -> dict[str, object]:
@@ -69,12 +76,17 @@ def write(
         release=answer.get("release") or asked.get("id"),
         revision=answer.get("revision") or revision,
         generation=answer.get("generation"),
+        **_image(image_of(config, answer.get("release") or asked.get("id")) or asked.get("image")),
         actor=asked["actor"],
         outcome="ok" if answer["ok"] else "failed",
         message=answer["message"],
         seconds=round(time.monotonic() - started, 2),
         **{key: answer[key] for key in RECORDED if answer.get(key)},
     )
+
+
+def _image(name: object) -> dict[str, object]:
+    return {"image": name} if name else {}
 
 
 def write_settled(lifecycle: Lifecycle, done: Sequence[str], actor: str) -> None:
@@ -101,6 +113,7 @@ def _of(config: Config, live: Live | None) -> dict[str, object]:
         "release": live.release,
         "revision": revision_of(config, live.release),
         "generation": str(live.generation),
+        **_image(image_of(config, live.release)),
     }
 
 
@@ -155,9 +168,12 @@ def as_text(events: Sequence[Event]) -> str:
     if all(not row["commit"] or row["commit"] in row["release"] for row in rows):
         for row in rows:
             del row["commit"]
+    if all(row["image"] == "-" for row in rows):
+        for row in rows:
+            del row["image"]
     titles: dict[str, str] = {
         name: {"at": "when (UTC)", "outcome": "went"}.get(name, name)
-        for name in ("at", "verb", "release", "commit", "who", "outcome", "took", "what")
+        for name in ("at", "verb", "release", "commit", "image", "who", "outcome", "took", "what")
         if name in rows[0]
     }
     widths = {name: max(len(row[name]) for row in [titles, *rows]) for name in titles}
@@ -178,6 +194,7 @@ def _row(event: Event) -> dict[str, str]:
         "what": event.get("message"),
     }
     row: dict[str, str] = {name: cut(value, WIDTHS[name]) for name, value in values.items()}
+    row["image"] = cut(str(event.get("image") or "").rpartition("@sha256:")[2][:DIGEST], DIGEST)
     row["commit"] = cut(event.get("revision"), 64)[:COMMIT].removesuffix("-")
     return row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from . import build
+from . import build, store
 from .config import Config
 from .door import Door
 from .errors import Refusal
@@ -44,6 +44,8 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
             drift += _process_drift(lifecycle, recorded.generation)
             if recorded.settings != lifecycle.settings.current():
                 drift.append(f"runs with {recorded.settings}, in force is {lifecycle.settings.current()}")
+    if live is not None and have[live].image is not None and not store.mounted(config, live):
+        drift.append(f"the image of {live} is not mounted: 'releasectl reconcile' mounts it")
     if state.intent is not None and (trial is None or time.time() > (trial.watching or 0) + trial.watch + OVERDUE):
         drift.append(f"an unfinished {state.intent.verb} of {state.intent.release}")
     lease = locks.read_lease()
@@ -79,6 +81,8 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
                 "prepared_by": release.prepared_by,
                 "revision": release.revision,
                 "size": release.bytes,
+                "image": release.image,
+                "sbom": release.sbom,
             }
             for release in have.values()
         ],
@@ -151,6 +155,8 @@ def as_text(answer: dict[str, object]) -> str:
         for release in releases:
             size = int(release["size"]) // 2**20
             lines.append(f"release   {release['id']:<40} {release['state']:<9} {release['prepared_at']}  {size:>5} MiB")
+            if release["image"]:
+                lines.append(f"          from {release['image']}")
     lease = answer["lease"]
     if isinstance(lease, dict):
         lines.append(

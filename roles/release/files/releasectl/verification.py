@@ -5,8 +5,8 @@ from __future__ import annotations
 import http.client
 import time
 from collections.abc import Callable
-from pathlib import Path
 
+from . import app as apps
 from . import sandbox, smoke
 from .config import Config
 from .errors import Refusal
@@ -51,10 +51,9 @@ def run_command(config: Config, settings: Settings, generation: Generation, vers
     """Run release_smoke_command as the app, with the settings that the generation runs with."""
     release = generation.release
     directory = config.release_dir(release)
-    programs = directory / "venv" / "bin"
     environment = {
         **sandbox.app_environment(config, release),
-        "PATH": f"{programs}:/usr/bin:/bin",
+        "PATH": apps.path(config, release),
         "SLIPWAY_SOCKET": str(config.generation_socket(generation)),
     }
     called = f"The command {shorten(' '.join(config.smoke_command))[1:-1]} of {release}"
@@ -63,7 +62,7 @@ def run_command(config: Config, settings: Settings, generation: Generation, vers
     try:
         sandboxed(
             command_unit(release),
-            [_program(config.smoke_command[0], programs), *config.smoke_command[1:]],
+            sandbox.command(config, release, config.smoke_command),
             sandbox.app(config, directory, path),
             environment,
             config.smoke_command_timeout,
@@ -78,9 +77,3 @@ def run_command(config: Config, settings: Settings, generation: Generation, vers
         raise
     finally:
         path.unlink(missing_ok=True)
-
-
-def _program(name: str, programs: Path) -> str:
-    """What is in the release's venv is meant, `python` for one; anything else is the host's."""
-    own = programs / name
-    return str(own) if "/" not in name and own.exists() else name

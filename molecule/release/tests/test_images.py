@@ -1,0 +1,308 @@
+"""Releases from images, from a real registry: pulled by digest, run by the same units, and mixed with artifacts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from lab import oci
+from tests.registry import USER, LabRegistry
+
+pytestmark = pytest.mark.full  # about four minutes
+
+CONVERGE = "molecule/release/converge.yml"
+KEY = ec.generate_private_key(ec.SECP256R1())
+REPOSITORY = "shop/bookshop"
+SBOM = "sbom.cdx.json"
+PODMAN = "podman --storage-driver overlay --root /var/lib/containers/slipway --runroot /run/containers/slipway"
+
+
+@pytest.fixture(scope="module")
+def registry(lab: dict[str, Any]) -> Iterator[LabRegistry]:
+    made = LabRegistry(lab)
+    yield made
+    made.remove()
+
+
+class Shop:
+    """Makes images of the bookshop, pushes them, and has them deployed."""
+
+    def __init__(self, lab: dict[str, Any], registry: LabRegistry, ops: Any) -> None:
+        self.registry, self.ops = registry, ops
+        self.below = [oci.base(lab["image"]), oci.requirements()]
+        self.run = secrets.token_hex(8)  # hosts that stand may know the images of another run
+
+    def apply(self, **variables: Any) -> None:
+        run = self.ops.playbook(CONVERGE, "-e", json.dumps({**self.registry.variables(), **variables}))
+        assert run.code == 0, run.output
+
+    def image(self, cargo: dict[str, Any], **files: str) -> oci.Image:
+        return oci.Image(
+            [*self.below, oci.app(Path(cargo["artifact"]), **{"run": self.run, **files})], revision=revision(cargo)
+        )
+
+    def push(self, tag: str, image: oci.Image) -> str:
+        digest: str = self.registry.client.push(REPOSITORY, tag, image)
+        return digest
+
+    def deploy(self, which: str) -> Any:
+        return self.ops.playbook("playbooks/deploy.yml", "-e", f"release_image={self.name(which)}")
+
+    def name(self, which: str) -> str:
+        return f"{self.registry.host}/{REPOSITORY}{which}"
+
+
+def revision(cargo: dict[str, Any]) -> str:
+    return Path(cargo["artifact"]).name.removesuffix(".tar.gz").rpartition("-")[2]
+
+
+@pytest.fixture(scope="module")
+def shop(lab: dict[str, Any], registry: LabRegistry, ops: Any, edge: Any, cargo: dict[str, Any]) -> Iterator[Shop]:
+    before = ops.have_live(edge, cargo["good-1"])
+    made = Shop(lab, registry, ops)
+    made.apply()
+    yield made
+    if ops.live() != before:
+        assert ops.rollback(before).code == 0
+    run = ops.playbook(CONVERGE)
+    assert run.code == 0, run.output
+
+
+@pytest.fixture(scope="module")
+def before(shop: Shop, ops: Any) -> str:
+    return str(ops.live())
+
+
+@pytest.fixture(scope="module")
+def first(before: str, shop: Shop, cargo: dict[str, Any]) -> dict[str, str]:
+    """Deployed by its tag, on a host that knew none of its layers."""
+    commit = revision(cargo["good-1"])
+    digest = shop.push(commit, shop.image(cargo["good-1"]))
+    run = shop.deploy(f":{commit}")
+    assert run.code == 0, run.output
+    return {"id": f"bookshop-{commit[:12]}-{digest[7:15]}", "digest": digest, "commit": commit, "closing": run.closing}
+
+
+@pytest.fixture(scope="module")
+def second(first: dict[str, str], shop: Shop, cargo: dict[str, Any]) -> dict[str, Any]:
+    """Deployed by its digest, with another top layer alone."""
+    sent = len(shop.registry.sent(REPOSITORY))
+    image = shop.image(cargo["good-2"])
+    digest = shop.push(revision(cargo["good-2"]), image)
+    run = shop.deploy(f"@{digest}")
+    assert run.code == 0, run.output
+    return {"id": f"bookshop-{digest[7:19]}", "image": image, "sent": shop.registry.sent(REPOSITORY)[sent:]}
+
+
+def release(ops: Any, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(one for one in ops.status()["releases"] if one["id"] == name)
+    return found
+
+
+def test_a_tag_is_pinned_by_its_digest_and_told_everywhere(
+    first: dict[str, str], before: str, ops: Any, edge: Any, shop: Shop, app1: Any
+) -> None:
+    assert first["closing"].startswith(f"{first['id']} is live on app1 in place of {before}")
+    edge.wait(10, release=first["id"])
+    shown = release(ops, first["id"])
+    assert shown["image"] == shop.name(f":{first['commit']}@{first['digest']}")
+    assert shown["revision"] == first["commit"]
+    record = json.loads(app1.file(f"/opt/app/releases/{first['id']}/release.json").content_string)
+    assert (record["image"], f"sha256:{record['sha256']}") == (shown["image"], first["digest"])
+    event = next(
+        e for e in ops.releasectl("history")["events"] if e["verb"] == "activate" and e["release"] == first["id"]
+    )
+    assert event["image"] == shown["image"]
+
+
+def test_every_process_of_it_runs_inside_as_the_image_says(
+    first: dict[str, str], ops: Any, app1: Any, edge: Any
+) -> None:
+    generation = ops.status()["live"]["generation"]
+    for process in ops.status()["processes"]:
+        unit = f"{process}@{generation}.service"
+        pid = app1.check_output(f"systemctl show --property=MainPID --value {unit}")
+        assert pid != "0", unit
+        assert app1.check_output(f"readlink /proc/{pid}/cwd") == "/app", unit
+        assert app1.run(f"ls /proc/{pid}/root/opt/app/incoming").rc != 0, unit
+        assert app1.check_output(f"stat -c %U /proc/{pid}") == "app", unit
+        sandbox = app1.check_output(f"systemctl show --property=ProtectSystem,NoNewPrivileges,PrivateUsers {unit}")
+        assert set(sandbox.splitlines()) == {"ProtectSystem=strict", "NoNewPrivileges=yes", "PrivateUsers=yes"}
+    main = app1.check_output(f"systemctl show --property=MainPID --value gunicorn@{generation}.service")
+    words = app1.check_output(f"tr '\\0' ' ' </proc/{main}/cmdline")
+    # The image's own number of workers is the last word; where it listens is not the image's to say.
+    assert words.split("--workers ")[-1].startswith("2 ")
+    assert words.strip().endswith("slipway_app:application")
+    assert "0.0.0.0" not in words  # noqa: S104
+    assert app1.run("ss -ltn | grep -q ':8000 '").rc != 0
+    assert "System check identified no issues" in app1.run("app-manage check 2>&1").stdout
+
+
+def test_its_static_files_are_published_and_the_page_is_whole(first: dict[str, str], edge: Any) -> None:
+    page = edge.get("/")
+    assert page.status == 200
+    path = next(
+        word for word in page.text.replace("'", '"').split('"') if word.startswith("/static/") and ".css" in word
+    )
+    assert edge.get(path).status == 200
+
+
+def test_nobody_but_the_pull_reads_the_credentials(first: dict[str, str], shop: Shop, app1: Any) -> None:
+    kept = app1.file("/etc/slipway/registry-auth.json")
+    assert (kept.user, kept.mode) == ("root", 0o600)
+    for account in ("app", "app-build", "deployer"):
+        assert app1.run(f"setpriv --reuid {account} --clear-groups cat /etc/slipway/registry-auth.json").rc != 0
+    told = app1.check_output("journalctl --no-pager -o cat; cat /var/log/app/releases/* /opt/app/releases/*/*.json")
+    assert shop.registry.password not in told
+    assert base64.b64encode(f"{USER}:{shop.registry.password}".encode()).decode() not in told
+
+
+def test_only_the_changed_layer_moves(second: dict[str, Any], edge: Any) -> None:
+    edge.wait(10, release=second["id"])
+    top, config = second["image"].layers[-1].digest, second["image"].config().digest
+    assert set(second["sent"]) == {top, config}
+
+
+def test_one_goes_back_to_the_other_kind_and_forth(
+    second: dict[str, Any], first: dict[str, str], before: str, ops: Any, edge: Any, app1: Any
+) -> None:
+    for wanted, root in ((before, ""), (first["id"], f"/opt/app/releases/{first['id']}/rootfs")):
+        run = ops.rollback(wanted)
+        assert run.code == 0, run.output
+        edge.wait(10, release=wanted)
+        unit = f"gunicorn@{ops.status()['live']['generation']}.service"
+        assert app1.check_output(f"systemctl show --property=RootDirectory --value {unit}") == root
+
+
+def test_mounts_that_are_gone_come_back(
+    first: dict[str, str], second: dict[str, Any], ops: Any, edge: Any, app1: Any
+) -> None:
+    """As a reboot leaves it: no mount, nothing under /run, and app.service begins."""
+    app1.check_output("systemctl stop app.service")
+    app1.check_output("rm -rf /run/systemd/system/gunicorn@* /run/systemd/system/celery-*; systemctl daemon-reload")
+    app1.check_output(f"umount /opt/app/releases/*/rootfs && {PODMAN} image unmount --all")
+    app1.check_output("systemctl start app.service")
+    edge.wait(20, release=first["id"])
+    # While it serves: what can be gone back to is mounted again as well.
+    app1.check_output(f"umount --lazy /opt/app/releases/{first['id']}/rootfs")
+    assert any("is not mounted" in line for line in ops.status()["drift"])
+    assert edge.get("/readyz").release == first["id"]
+    said = ops.releasectl("reconcile")
+    assert any(first["id"] in line and "was put back" in line for line in said["done"])
+    for name in (first["id"], second["id"]):
+        assert app1.run(f"mountpoint -q /opt/app/releases/{name}/rootfs").rc == 0, name
+    assert ops.status()["drift"] == []
+
+
+def test_what_may_not_be_pulled_is_refused_by_reason_and_leaves_nothing(
+    first: dict[str, str], shop: Shop, ops: Any, app1: Any, cargo: dict[str, Any]
+) -> None:
+    there = {one["id"] for one in ops.status()["releases"]}
+    no_command = shop.image(cargo["good-1"])
+    no_command.command = []
+    shell = shop.image(cargo["good-1"])
+    shell.command = ["sh", "-c", "exec gunicorn config.wsgi"]
+    absent = "sha256:" + "ab" * 32
+    spoilt = shop.push("spoilt", shop.image(cargo["good-1"], spoilt="spoilt\n"))
+    shop.registry.spoil(spoilt, shop.image(cargo["good-2"]).manifest().data)
+    answers = {
+        f"other.example.com/{REPOSITORY}@{first['digest']}": "is in none of the registries that this host pulls from",
+        shop.name(f"-other@{first['digest']}"): "has no",
+        shop.name(f"@{absent}"): "has no",
+        shop.name(f"@{spoilt}"): "other content",
+        shop.name(f"@{shop.push('no-command', no_command)}"): "has no command",
+        shop.name(f"@{shop.push('shell', shell)}"): "is not gunicorn",
+        "bookshop:latest": "does not name an image",
+        f"{shop.registry.host}/{REPOSITORY}": "does not say which image",
+    }
+    for image, sentence in answers.items():
+        said = ops.releasectl("prepare", "--id=refused-1", f"--image={image}")
+        assert not said["ok"], image
+        assert sentence in said["message"], said["message"]
+    assert {one["id"] for one in ops.status()["releases"]} == there
+    assert app1.run("findmnt -n -o TARGET | grep refused-1").rc != 0
+    assert ops.live() == first["id"]
+
+
+def test_what_the_app_runs_of_its_own_runs_inside_as_well(
+    first: dict[str, str], shop: Shop, ops: Any, app1: Any
+) -> None:
+    def site(extra: list[Any], timers: list[Any]) -> None:
+        words = {**shop.registry.variables(), "app_extra_processes": extra, "app_timers": timers}
+        run = ops.playbook(
+            "playbooks/site.yml", "--tags", "services,release", "--limit", "app1", "-e", json.dumps(words)
+        )
+        assert run.code == 0, run.output
+
+    command = ["python3", "-c", "import time; time.sleep(10**6)"]
+    tell = ["sh", "-c", "python3 manage.py diffsettings >/dev/null && echo told in $PWD"]
+    extra = [{"name": name, "command": command, "single": single, "stop_timeout": 5}
+             for name, single in (("probe", False), ("lonely", True))]  # fmt: skip
+    site(extra, [{"name": "tell", "command": tell, "calendar": "2099-01-01"}])
+    try:
+        generation = ops.status()["live"]["generation"]
+        assert ops.live() == first["id"]
+        for process in ("app-probe", "app-lonely"):
+            pid = app1.check_output(f"systemctl show --property=MainPID --value {process}@{generation}.service")
+            assert pid != "0", process
+            assert app1.run(f"ls /proc/{pid}/root/opt/app/incoming").rc != 0, process
+        app1.check_output("systemctl start app-job-tell.service && journalctl --sync")
+        said = app1.check_output(f"journalctl -o cat --no-pager -u app-job-tell@{generation}")
+        assert "told in /app" in said
+        assert ops.status()["drift"] == []
+    finally:
+        site([], [])
+
+
+def test_a_signature_and_an_sbom_are_asked_for_where_they_are_required(
+    first: dict[str, str], shop: Shop, ops: Any, cargo: dict[str, Any], app1: Any
+) -> None:
+    shop.apply(
+        release_image_signatures="required",
+        release_image_signature_key=oci.public_key(KEY),
+        release_image_sbom="required",
+    )
+
+    def asked(digest: str) -> dict[str, Any]:
+        answer: dict[str, Any] = ops.releasectl("prepare", "--id=signed-1", f"--image={shop.name(f'@{digest}')}")
+        return answer
+
+    packages = app1.check_output(f"ls /opt/app/releases/{first['id']}/rootfs/{oci.PACKAGES}").split()
+    known = [name.removesuffix(".dist-info").rpartition("-") for name in packages if name.endswith(".dist-info")]
+    whole = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "components": [{"name": name, "version": version} for name, _dash, version in known],
+    }
+    short = {**whole, "components": whole["components"][1:]}
+    assert "is not signed" in asked(first["digest"])["message"]
+    stranger = shop.push("stranger", shop.image(cargo["good-1"], stranger="x"))
+    shop.registry.client.sign(REPOSITORY, stranger, ec.generate_private_key(ec.SECP256R1()))
+    assert "whose signature does not hold" in asked(stranger)["message"]
+    for content, sentence in (("", "has no SBOM"), (json.dumps(short), "does not list what is installed")):
+        digest = shop.push("listed", shop.image(cargo["good-1"], **({SBOM: content} if content else {"none": "x"})))
+        shop.registry.client.sign(REPOSITORY, digest, KEY)
+        assert sentence in asked(digest)["message"]
+    digest = shop.push("whole", shop.image(cargo["good-1"], **{SBOM: json.dumps(whole)}))
+    shop.registry.client.sign(REPOSITORY, digest, KEY)
+    said = asked(digest)
+    assert said["ok"], said["message"]
+    assert release(ops, "signed-1")["sbom"] == f"/{SBOM}"
+
+
+def test_images_go_with_the_last_release_of_theirs(first: dict[str, str], ops: Any, app1: Any) -> None:
+    def images() -> int:
+        return len(app1.check_output(f"{PODMAN} images --quiet --no-trunc").split())
+
+    of_images = [one["id"] for one in ops.status()["releases"] if one["image"]]
+    assert images() == len(of_images)
+    assert ops.releasectl("discard", "--id=signed-1")["changed"]
+    assert images() == len(of_images) - 1
+    assert not app1.file("/opt/app/releases/signed-1").exists
