@@ -215,6 +215,14 @@ def test_without_a_manifest_it_does_not_matter(config: Config) -> None:
     static.lead(release_with(config, manifest=False), "/srv/static")
 
 
+def test_what_is_no_django_says_nothing_of_it(config: Config) -> None:
+    directory = release_with(config, manifest=True)
+    collected, root = static.said_root(["collected 3 files"])
+    assert collected
+    static.lead(directory, root)
+    assert list((directory / "src/web").iterdir()) == []
+
+
 @pytest.mark.parametrize(("more", "told"), [('"django.contrib.staticfiles"', True), ("", False)])
 def test_static_files_go_where_they_belong_whatever_the_settings_say(
     tmp_path: Path, django: str, more: str, told: bool

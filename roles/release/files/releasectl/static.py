@@ -24,8 +24,8 @@ TEXTS = (".css", ".js", ".mjs", ".json", ".map", ".svg", ".txt", ".xml", ".wasm"
 COMPRESSED_FROM = 1000  # bytes; below, nothing is gained
 
 
-def said_root(lines: list[str]) -> tuple[bool, str]:
-    """Whether anything was collected, and the STATIC_ROOT of the app's own settings."""
+def said_root(lines: list[str]) -> tuple[bool, str | None]:
+    """Whether anything was collected, and the STATIC_ROOT of the app's own settings; None where no Django said it."""
     for line in lines:
         try:
             event = json.loads(line[len(MARK) :])
@@ -33,11 +33,13 @@ def said_root(lines: list[str]) -> tuple[bool, str]:
                 return bool(event["collected"]), str(event["root"] or "")
         except (ValueError, TypeError, KeyError):
             continue
-    return True, ""
+    return True, None
 
 
-def lead(directory: Path, root: str) -> None:
+def lead(directory: Path, root: str | None) -> None:
     """Let an app that has a STATIC_ROOT of its own find its manifest there: by a link inside its code."""
+    if root is None:
+        return
     static = directory / "static"
     own = Path(os.path.normpath(root)) if root else None
     if own == static:
