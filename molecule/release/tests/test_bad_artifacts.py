@@ -13,7 +13,6 @@ import subprocess
 import tarfile
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,12 +136,17 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     configured: Any, app1: Any, ops: Any, cargo: dict[str, Any], place: str, owner: str, size: str, prepare: Any
 ) -> None:
     """A small tmpfs stands in for the disk, and nobody looked at it before."""
+    with tarfile.open(cargo["good-3"]["artifact"]) as artifact:
+        lock = artifact.extractfile("requirements.lock")
+        assert lock
+        # A lock of its own, or there would be nothing to build.
+        content = packed(FILE, ("requirements.lock", tarfile.REGTYPE, "", b"# full\n" + lock.read()))
     configured(disk_check=False)
     app1.check_output(
         f"mkdir -p {place} && mount -t tmpfs -o size={size},mode=0700 full {place} && chown {owner} {place}"
     )
     try:
-        message = refused(prepare(Path(cargo["good-3"]["artifact"]).read_bytes()))
+        message = refused(prepare(content))
     finally:
         app1.check_output(f"umount {place}")
     assert "space" in message.lower() or "os error 28" in message.lower()
