@@ -95,6 +95,14 @@ def test_so_it_is_with_requirements_that_have_no_hashes(config, installed) -> No
     assert installed == ["a", "b"]
 
 
+def test_an_app_that_needs_nothing_has_an_empty_lock(config, installed) -> None:  # type: ignore[no-untyped-def]
+    for release in ("a", "b"):
+        directory = unpacked(config, release, "")
+        (directory / "src" / LOCK).write_text("# nothing\n")
+        venvs.provide(config, directory, release, LOCK)
+    assert installed == ["a"]
+
+
 def test_a_lock_of_uv_is_shared_as_long_as_its_project_wants_the_same(config, installed) -> None:  # type: ignore[no-untyped-def]
     for release, wanted in (("a", "django"), ("b", "django"), ("c", "django, celery")):
         directory = unpacked(config, release, "")

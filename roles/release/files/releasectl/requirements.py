@@ -19,12 +19,12 @@ LISTED = '"$uv" pip install --quiet --python "$venv/bin/python"'
 
 
 def kind(path: Path) -> str:
-    """``uv``, ``hashed`` or ``listed``, by the file's name and content."""
+    """``uv``, ``hashed`` or ``listed``, by the file's name and content; an empty lock has no line without a hash."""
     if path.name == "uv.lock":
         return "uv"
-    if path.name != "pyproject.toml" and guess.hashed(path.read_text(errors="replace")):
-        return "hashed"
-    return "listed"
+    text = path.read_text(errors="replace")
+    says = any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines())
+    return "hashed" if path.name != "pyproject.toml" and (guess.hashed(text) or not says) else "listed"
 
 
 def check(config: Config, source: Path, name: str) -> str:
