@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pwd
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -132,7 +133,9 @@ def prepare(
     staging.mkdir(mode=0o700, exist_ok=True)
     archive = staging / f"{release}.tar.gz"
     expected, files = expectation(config)
-    try:
+    with ExitStack() as after:
+        after.callback(archive.unlink, missing_ok=True)
+        after.enter_context(whole_or_nothing(config, release, mine, lambda _error: venvs.prune(config)))
         budget.require_disk(config, release, artifact.size(config.incoming, name), expected, files)
         say("receiving the artifact")
         artifact.receive(config.incoming, name, archive, sha256, config.artifact_max_bytes)
@@ -147,29 +150,48 @@ def prepare(
 
         entries = artifact.unpack(archive, directory / "src", limits, room)
         made = _make(config, directory, release, say, mine)
-        say("publishing hashed static files")
-        static.publish_static(config, directory)
-        migrations.keep(directory, made.migrations)
+        publish(config, directory, made.migrations, say)
         record = Release(
             release, sha256, timestamp(), actor, entries, made.bytes, _revision(directory), made.disk, made.entries,
             made.app.public(), made.requirements,
         )  # fmt: skip
-        write_json(directory / RECORD, asdict(record), 0o644)
-        sync_directory(config.releases)
-        return record
+        return finish(config, record)
+
+
+@contextmanager
+def whole_or_nothing(
+    config: Config, release: str, mine: Hooks, forget: Callable[[BaseException], object]
+) -> Iterator[None]:
+    """On any failure nothing of a release that is made is left; ``forget`` removes what is not in its directory."""
+    try:
+        yield
     except BaseException as error:
         if isinstance(error, (Refusal, OSError)):
             mine.build_failed(str(error))
-        clear(config, directory)
-        venvs.prune(config)
+        clear(config, config.release_dir(release))
+        forget(error)
         if isinstance(error, OSError):
             raise Refusal(
                 f"Preparing {release} failed: {error.strerror} ({error.filename or config.releases});"
                 " nothing of it was kept and the live release was not touched."
             ) from error
         raise
-    finally:
-        archive.unlink(missing_ok=True)
+
+
+def publish(
+    config: Config, directory: Path, known: tuple[migrations.Record, ...] | None, say: Callable[[str], None]
+) -> None:
+    """What others than the release's own processes read of it: its hashed static files, and what its migrations do."""
+    say("publishing hashed static files")
+    static.publish_static(config, directory)
+    migrations.keep(directory, known)
+
+
+def finish(config: Config, record: Release) -> Release:
+    """Write the record, which makes the directory a release."""
+    write_json(config.release_dir(record.id) / RECORD, asdict(record), 0o644)
+    sync_directory(config.releases)
+    return record
 
 
 @dataclass(frozen=True)

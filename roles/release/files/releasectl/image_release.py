@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 from . import app as apps
-from . import budget, build, image, migrations, policy, sbom, static, store
-from .build import RECORD, Release
+from . import budget, build, image, policy, sbom, store
+from .build import Release
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
-from .files import sync_directory, write_json
 from .hooks import Hooks
 from .ownership import make_root_owned
 from .reference import Reference, require_allowed
@@ -40,7 +38,12 @@ def prepare(config: Config, release: str, reference: Reference, actor: str, say:
     """Pull and prepare one release; on any failure nothing of it is left."""
     require(config, reference)
     directory = config.release_dir(release)
-    try:
+
+    def forget(error: BaseException) -> None:
+        if isinstance(error, (Refusal, OSError)):
+            forget_unused(config, say)
+
+    with build.whole_or_nothing(config, release, mine, forget):
         found = _pull(config, release, reference, say)
         directory.mkdir(mode=0o755)
         image.keep(directory, found)
@@ -56,29 +59,13 @@ def prepare(config: Config, release: str, reference: Reference, actor: str, say:
         mine.build("after_build", [directory / "static"], network=False)
         size, disk, entries = make_root_owned(directory / "static")
         mine.check()
-        say("publishing hashed static files")
-        static.publish_static(config, directory)
-        migrations.keep(directory, known)
+        build.publish(config, directory, known, say)
         record = Release(
             release, reference.sha256, timestamp(), actor, entries, size + found.bytes,
             reference.revision or found.revision, disk + found.bytes, entries, app.public(),
             image=str(reference), sbom=listed,
         )  # fmt: skip
-        write_json(directory / RECORD, asdict(record), 0o644)
-        sync_directory(config.releases)
-        return record
-    except BaseException as error:
-        if isinstance(error, (Refusal, OSError)):
-            mine.build_failed(str(error))
-        build.clear(config, directory)
-        if isinstance(error, (Refusal, OSError)):
-            forget_unused(config, say)
-        if isinstance(error, OSError):
-            raise Refusal(
-                f"Preparing {release} failed: {error.strerror} ({error.filename or config.releases});"
-                " nothing of it was kept and the live release was not touched."
-            ) from error
-        raise
+        return build.finish(config, record)
 
 
 def _pull(config: Config, release: str, reference: Reference, say: Say) -> image.Image:

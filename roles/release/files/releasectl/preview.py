@@ -8,6 +8,7 @@ from typing import Any
 
 from . import app as apps
 from . import budget, build, crossing, image_release, making, migrations, status, store
+from .cache import plain
 from .config import Config
 from .errors import Refusal, UsageError
 from .lifecycle import Lifecycle
@@ -25,7 +26,7 @@ def versions(text: str) -> dict[str, str]:
     """The versions in a lock file, uv's or of `name==version` lines, by name as PyPI spells it."""
     lines = [pinned for line in text.splitlines() if (pinned := PINNED.match(line))]
     found = [*lines, *LOCKED_BY_UV.finditer(text)]
-    return {re.sub(r"[-_.]+", "-", pinned["name"]).lower(): pinned["version"] for pinned in found}
+    return {plain(pinned["name"]): pinned["version"] for pinned in found}
 
 
 def _live_versions(config: Config, live: str | None) -> dict[str, str] | None:
