@@ -8,7 +8,7 @@ from typing import Any
 
 from plugins.preview import commits, standin
 from plugins.preview.contents import Contents
-from releasectl import guess, migrations
+from releasectl import migrations, requirements
 from releasectl.hooks import POINTS
 from releasectl.migrations import HARMFUL, Malformed, Record, listed
 from releasectl.preview import versions
@@ -158,7 +158,7 @@ def _requirements(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, An
             " app_requirements."
         )
         return
-    if name != "uv.lock" and (name == "pyproject.toml" or not guess.hashed(text)):
+    if requirements.kind(name, text) == "listed":
         if not plan.unhashed:
             page.refused.append(
                 f"The requirements in {name} have no hashes: lock them (uv pip compile --generate-hashes {name} -o"

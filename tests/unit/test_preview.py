@@ -207,6 +207,20 @@ def test_requirements_without_hashes_are_refused_as_the_host_would(tmp_path: Pat
     assert "has no hashes: what the index has at that moment" in "\n".join(allowed.lines)
 
 
+@pytest.mark.parametrize(
+    ("named", "files"),
+    [
+        ("requirements.lock", {"manage.py": "", "requirements.lock": "# nothing\n"}),
+        ("", {"shop/manage.py": "", "shop/uv.lock": "version = 1\n"}),
+    ],
+    ids=["an empty lock", "uv, below"],
+)
+def test_what_the_host_takes_is_not_refused(tmp_path: Path, named: str, files: dict[str, str]) -> None:
+    found = contents.read(packed(tmp_path / "a.tar.gz", files), named)
+    made = page.make(page.Plan("shop-b", found), {"app1": {**ANSWER, "applied": []}}, commits.Commits(()))
+    assert made.refused == []
+
+
 def test_versions_of_a_lock_of_uv() -> None:
     assert versions('[[package]]\nname = "Django"\nversion = "5.2.8"\nsource = {}\n') == {"django": "5.2.8"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from . import guess
 from .config import Config
@@ -18,13 +18,13 @@ SYNC = '"$uv" pip sync --quiet --require-hashes --python "$venv/bin/python"'
 LISTED = '"$uv" pip install --quiet --python "$venv/bin/python"'
 
 
-def kind(path: Path) -> str:
-    """``uv``, ``hashed`` or ``listed``, by the file's name and content; an empty lock has no line without a hash."""
-    if path.name == "uv.lock":
+def kind(name: str, text: str) -> str:
+    """``uv``, ``hashed`` or ``listed``, by a file's name and content; an empty lock has no line without a hash."""
+    last = PurePosixPath(name).name
+    if last == "uv.lock":
         return "uv"
-    text = path.read_text(errors="replace")
     says = any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines())
-    return "hashed" if path.name != "pyproject.toml" and (guess.hashed(text) or not says) else "listed"
+    return "hashed" if last != "pyproject.toml" and (guess.hashed(text) or not says) else "listed"
 
 
 def check(config: Config, source: Path, name: str) -> str:
@@ -35,7 +35,7 @@ def check(config: Config, source: Path, name: str) -> str:
             f"The artifact has no {name or 'file of requirements'} at its top: lock the app's requirements with hashes"
             " (uv pip compile --generate-hashes) or set app_requirements."
         )
-    found = kind(path)
+    found = kind(name, path.read_text(errors="replace"))
     if found == "listed" and not config.requirements_unhashed:
         raise Refusal(
             f"The requirements in {name} have no hashes, so another day or another host would install other code: lock"
