@@ -36,7 +36,7 @@ check: ## lint, types, unit and contract tests; needs no container
 	@bin/setup
 	@bin/check
 
-test: ## check, then every Molecule scenario on lab hosts
+test: ## check, plays without hosts, then every Molecule scenario on lab hosts
 	@bin/setup --engine
 	@SLIPWAY_LAB=$(TEST_LAB) bin/test
 

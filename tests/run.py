@@ -1,4 +1,5 @@
-"""Runs what is tested: `make check`, then every Molecule scenario, in the order of a host's life.
+"""Runs what is tested: `make check`, plays that need no host (tests/plays), then every Molecule scenario, in the order
+of a host's life.
 
 Each scenario is run by Molecule itself, as `molecule test -s NAME` runs it alone; what is shared is the hosts. There
 are labs, worked on side by side. On the first, scenarios set hosts up from bare, and show that to apply every role
@@ -173,6 +174,14 @@ def check(full: bool) -> Callable[[Path], str]:
     return lambda log: "make check failed" if commands.run(words, log, {"REPORTS": str(REPORTS)}) else ""
 
 
+def plays(log: Path) -> str:
+    """Whole plays over a controller that is all the hosts there are."""
+    report = REPORTS / "plays.xml"
+    words = ["pytest", "--quiet", "-p", "no:cacheprovider", "--numprocesses", "2", "--dist", "worksteal"]
+    code = commands.run([*words, f"--junit-xml={report}", "tests/plays"], log, {})
+    return f"pytest ended with {code}" if code else "" if tally([report]).passed else "it asserted nothing"
+
+
 class Lane:
     """One lab, and what is done on it, one after the other."""
 
@@ -312,7 +321,7 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="only these")
     parser.add_argument("--full", action="store_true", help="the long tests too")
     parser.add_argument("--keep", action="store_true", help="leave the labs standing")
-    parser.add_argument("--no-check", action="store_true", help="without `make check`")
+    parser.add_argument("--no-check", action="store_true", help="without `make check` and the plays")
     options = parser.parse_args()
     available = scenarios()
     unknown = sorted(set(options.scenarios) - set(available))
@@ -331,6 +340,7 @@ def main() -> int:
         with commands.ended():
             if not options.no_check:
                 step(record, "check", check(options.full))
+                step(record, "plays", plays)
             # One after the other, as they look for free ports.
             for lane in working:
                 lane.make()

@@ -34,6 +34,16 @@ class Question:
     port: int
     release: str
     status: tuple[int, ...] = (200,)
+    # Hosts of the app that this deploy leaves alone: where they are up, edges ask them too.
+    left_out: tuple[str, ...] = ()
+
+    def other(self, release: str) -> str:
+        """Say that another release answered, and who may have it."""
+        told = f"answered from {release}, not from {self.release}"
+        if self.left_out:
+            who = " and ".join(self.left_out)
+            told += f"; {who} may be answering, left out by --limit: sudo releasectl drain there keeps the edges away"
+        return told
 
 
 class Connection(http.client.HTTPSConnection):
@@ -69,7 +79,7 @@ def ask(address: str, question: Question, test: smoke.SmokeTest, context: ssl.SS
     if release is None:
         return "answered without the header X-Release, which the app must send with the value of RELEASE_ID"
     if release != question.release:
-        return f"answered from {release}, not from {question.release}"
+        return question.other(release)
     return ""
 
 
@@ -145,6 +155,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         arguments = self._task.args
+        variables = task_vars or {}
         if self._task.check_mode:
             return {"skipped": True, "changed": False, "msg": "the edge is not asked in check mode."}
         for name in ("release", "domain"):
@@ -157,10 +168,15 @@ class ActionModule(ActionBase):
             str(arguments["release"]),
             # No path is known for its health: that it answers, and which release does, is all that can be asked.
             (200,) if arguments.get("path") else tuple(range(200, 500)),
+            tuple(
+                str(host)
+                for host in (variables.get("groups") or {}).get("app") or []
+                if host not in variables["ansible_play_hosts_all"]
+            ),
         )
         addresses = [str(a) for a in arguments.get("addresses") or []]
         if not addresses:
-            hosts = (task_vars or {})["hostvars"]
+            hosts = variables["hostvars"]
             addresses = [str(hosts[edge].get("ansible_host", edge)) for edge in arguments.get("edges") or []]
         if not addresses:
             return {

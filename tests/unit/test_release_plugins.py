@@ -471,6 +471,14 @@ def test_a_closed_port_is_named(serve):
     assert "Connection refused" in edge.convince(["127.0.0.1"], asked, edge.trust(pem), 1, 0.3)
 
 
+def test_a_host_that_is_left_out_may_be_who_answers(serve):
+    server, pem = serve([(200, "old")] * 50)
+    asked = edge.Question(**{**vars(question(server)), "left_out": ("app2",)})
+    assert "answered from old, not from new; app2 may be answering" in edge.convince(
+        ["127.0.0.1"], asked, edge.trust(pem), 1, 0.3
+    )
+
+
 def listed(*entries):
     return edge.smoke.parse(list(entries))
 

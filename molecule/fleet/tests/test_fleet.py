@@ -228,7 +228,8 @@ def test_a_deploy_under_load_loses_nothing(ops, edge, host, edge1, cargo, traffi
 
 
 @pytest.mark.full
-def test_a_canary_that_fails_takes_every_host_back(ops, edge, host, cargo, traffic, serving):
+def test_a_canary_that_fails_takes_every_host_back(ops, edge, host, cargo, traffic):
+    serving = edge.get("/").release
     with traffic("a canary that fails"):
         run = ops.deploy(cargo["sour"]["artifact"], "-e", "release_canary_minutes=1")
     assert run.code != 0
@@ -241,9 +242,20 @@ def test_a_canary_that_fails_takes_every_host_back(ops, edge, host, cargo, traff
 
 @pytest.mark.failure("host-away")
 @pytest.mark.full
-def test_a_host_that_was_away_is_named_and_catches_up(ops, cargo, serving):
-    new = cargo["good-3"]
-    without = ops.deploy(new["artifact"], "--limit", "!app2")
+def test_a_host_that_was_away_is_named_and_catches_up(lab, ops, edge, cargo):
+    new, serving = cargo["good-3"], edge.get("/").release
+    early = ops.deploy(new["artifact"], "--limit", "!app2")
+    assert early.code != 0, "it is not away, and edges ask it"
+    assert "app2 may be answering, left out by --limit: sudo releasectl drain there" in early.closing
+    assert f"went back to {serving}." in early.closing
+    container = lab["hosts"]["app2"]["container"]
+    fleet.engine("kill", container)
+    fleet.engine("wait", container)
+    try:
+        without = ops.deploy(new["artifact"], "--limit", "!app2")
+    finally:
+        fleet.engine("start", container)
+    fleet.wait_for_ssh(ops, "app2")
     assert without.code == 0, without.output
     assert "Left out: app2, which keeps what it has" in without.closing
     assert status(ops, "app2")["live"]["release"] == serving

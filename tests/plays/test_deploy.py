@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.plays.controller import Controller
 from tests.receivers import Hook
-from tests.unit.test_playbooks_without_hosts import Controller
 
 SHA = "c3" * 20
 NEW = f"shop-{SHA[:12]}"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests import receivers
+from tests.plays.controller import Controller
 from tests.receivers import CANARY, Hook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,13 +26,6 @@ STATUS = {
     "previous": "shop-1", "releases": [], "drift": [], "lease": None, "door": "none", "drained": None,
     "maintenance": None, "disk": [],
 }  # fmt: skip
-INVENTORY = """
-app: {hosts: {app1: {ansible_connection: local}}}
-edge: {hosts: {app1: }}
-worker: {hosts: {gone: {ansible_host: 127.0.0.1, ansible_port: 1}}}
-scheduler: {hosts: {app1: }}
-production: {hosts: {app1: , gone: }}
-"""
 
 
 @pytest.fixture
@@ -42,35 +34,6 @@ def hook(tmp_path: Path) -> Iterator[Hook]:
     made.release = "shop-1"
     yield made
     made.close()
-
-
-class Controller:
-    """Runs playbooks; on app1, which is this machine, `sudo` says what it is told to."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        (place / "hosts.yml").write_text(INVENTORY)
-        self.says({})
-
-    def says(self, answer: dict[str, Any]) -> None:
-        (self.place / "answer").write_text(json.dumps(answer))
-        program = self.place / "sudo"
-        program.write_text(f"#!/bin/sh\ncat {self.place}/answer\n")
-        program.chmod(0o755)
-
-    def play(self, name: str, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")}
-        return subprocess.run(
-            [
-                Path(sys.executable).with_name("ansible-playbook"), "-i", self.place / "hosts.yml",
-                ROOT / f"playbooks/{name}.yml", "-e", json.dumps(variables), *words,
-            ],
-            env={
-                **environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "USER": "ada",
-                "PATH": f"{self.place}:{os.environ['PATH']}", "ANSIBLE_LOCAL_TEMP": str(self.place / "temp"),
-            },
-            cwd=self.place, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
 
 
 @pytest.fixture
