@@ -1,4 +1,4 @@
-"""The lab's verbs. SLIPWAY_LAB names the lab (default: lab), SLIPWAY_TOPOLOGY a new one's hosts: host or fleet."""
+"""The lab's verbs. SLIPWAY_LAB names the lab (default: lab), SLIPWAY_TOPOLOGY a new one's hosts: host, fleet or eight."""
 
 from __future__ import annotations
 
