@@ -1,4 +1,4 @@
-"""The lab's verbs. SLIPWAY_LAB names the lab (default: lab), SLIPWAY_TOPOLOGY a new one's hosts: host, fleet or eight."""
+"""The lab's verbs. SLIPWAY_LAB names the lab (default: lab), SLIPWAY_TOPOLOGY a new one's kind: host, fleet, eight."""
 
 from __future__ import annotations
 

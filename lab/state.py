@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The hosts of a lab that nobody said otherwise of; the first one is its edge.
 HOSTS = ("app1", "data1")
 EDGE_HOST = HOSTS[0]
-# SLIPWAY_TOPOLOGY=fleet when a lab is made gives it these, and the inventory beside them; eight is for `make bench-fleet`.
+# SLIPWAY_TOPOLOGY=fleet when a lab is made gives it these, and the inventory beside them; eight: `make bench-fleet`.
 TOPOLOGIES: dict[str, tuple[tuple[str, ...], str]] = {
     "host": (HOSTS, "inventories/lab"),
     "fleet": (("edge1", "app1", "app2", "worker1", "data1"), "inventories/fleet-lab"),

@@ -62,7 +62,7 @@ class Load:
         return float(self._await("marked", 20)["at"])
 
     def open(self, window: str) -> float:
-        """Begin a window beside the phases, and end the one that is open. "switch/deploy" counts under both its names."""
+        """Begin a window beside the phases, and end the one that is open. "switch/deploy" counts as "switch", too."""
         self._tell(f"open {window}")
         return float(self._await("opened", 20)["at"])
 

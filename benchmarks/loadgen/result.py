@@ -30,7 +30,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class Window:
-    """A stretch of the run, in seconds from its start: what was due in it is counted together with others of its name."""
+    """A stretch of the run, in seconds from its start; what was due in it is counted with others of its name."""
 
     name: str
     begin: float
