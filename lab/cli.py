@@ -24,6 +24,7 @@ def up(lab: Lab) -> None:
     say = Progress()
     with _alone(lab):
         hosts.refuse_strangers(lab)
+        hosts.require_watchers(lab)
         write(lab.topology_file, lab.topology + "\n")
         files.ensure_keys(lab)
         chosen = _standing_image(lab) or image.find_or_build(say)

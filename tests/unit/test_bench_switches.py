@@ -107,6 +107,29 @@ def test_a_playbook_is_run_for_the_release_that_is_expected(
     assert (switch.release, ran) == (release, [words])
 
 
+class FakeLoad:
+    def __init__(self, sent: int, done: int, lost: int) -> None:
+        self.now = {"sent": sent, "done": done, "lost": lost}
+
+    def snapshot(self) -> dict[str, int]:
+        return self.now
+
+
+@pytest.mark.parametrize(("sent", "done", "lost", "serves"), [
+    (1000, 990, 0, True), (1000, 990, 1, False), (1000, 700, 0, False),
+])  # fmt: skip
+def test_a_machine_that_cannot_serve_the_load_is_told_so(
+    bench: Switches, monkeypatch: pytest.MonkeyPatch, sent: int, done: int, lost: int, serves: bool
+) -> None:
+    monkeypatch.setattr(bench, "rest", lambda _seconds: None)
+    load: Any = FakeLoad(sent, done, lost)
+    if serves:
+        bench.warm_up(load)
+        return
+    with pytest.raises(StepFailed, match=r"does not serve 200 requests a second; make bench-switches RATE=100"):
+        bench.warm_up(load)
+
+
 # What came of it.
 def run_of(calm: float, switch: float, lost: int = 0) -> dict[str, Any]:
     """A run whose answers take so many seconds in calm windows, and during a switch."""
