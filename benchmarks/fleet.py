@@ -32,7 +32,7 @@ GOAL = 2.0  # how many times as long as with one host a playbook may take with t
 STEPS = 5
 PREPARING = "release : Build the release"
 # What makes a host small; and what a lab of many hosts would take long for, and no deploy meets.
-SMALL = ("-e", "services_gunicorn_workers=1", "-e", "services_gunicorn_threads=4")
+SMALL = ("-e", json.dumps({"services_gunicorn_workers": 1, "services_gunicorn_threads": 4}))
 SKIPPED = "--skip-tags=hardening,audit,alerts"
 # Ansible's own clock beside the callbacks of ansible.cfg.
 TIMED = {"ANSIBLE_CALLBACKS_ENABLED": "kept_modules, release_notices, ansible.posix.profile_tasks",

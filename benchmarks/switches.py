@@ -125,10 +125,11 @@ class Switches:
         return self.story.run(politely(command) if polite else command).cpu_seconds
 
     def converge(self) -> None:
-        variables = ROOT / ".lab" / self.lab / "registry.json"
-        write(variables, json.dumps(self.registry.variables()), 0o600)  # a password is in it
+        variables = ROOT / ".lab" / self.lab / "bench-switches.json"
+        given = self.registry.variables() | {"services_gunicorn_threads": THREADS}
+        write(variables, json.dumps(given), 0o600)  # a password is in it
         self.playbook("bootstrap", polite=False)
-        self.playbook("site", "-e", f"@{variables}", "-e", f"services_gunicorn_threads={THREADS}", polite=False)
+        self.playbook("site", "-e", f"@{variables}", polite=False)
 
     def load_up(self) -> None:
         """Artifacts and images that this host has not seen: every other artifact with requirements of its own."""
