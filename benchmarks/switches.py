@@ -15,7 +15,8 @@ import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Switch:
 
     way: str
     release: str
-    make: Callable[[], object]
+    make: Callable[[], float]  # returns the processor seconds that the controller took
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,6 @@ class Switches:
         self.made: list[dict[str, Any]] = []
         self.witnessed: dict[str, Any] = {}
         self.busy: dict[str, list[float]] = {}
-        self.image_ids: set[str] = set()
 
     def run(self) -> int:
         registry = None
@@ -156,12 +156,11 @@ class Switches:
     # The load.
     def under_load(self) -> None:
         plan = self.site.plan(rate=self.rate, max_seconds=4 * 3600, max_requests=5_000_000)
-        self.tally: dict[str, Any] = {"sent": 0, "lost": 0}
         with self.site.witness(self.witnessed), Load(plan) as load:
 
             def aside() -> str:
-                self.tally = load.snapshot()
-                return f"{self.tally['sent']} sent, {self.tally['lost']} lost"
+                tally = load.snapshot()
+                return f"{self.count - len(self.made)} left, {tally['sent']} sent, {tally['lost']} lost"
 
             self.story.aside = aside
             try:
@@ -191,42 +190,37 @@ class Switches:
         for number in range(self.count):
             self.calm(load)
             switch, before = self.next(number)
-            cores, cpu, began = self.open(load, f"{SWITCH_WINDOW}/{switch.way}"), 0.0, time.monotonic()
-            made = switch.make()
-            seconds = time.monotonic() - began
-            if isinstance(made, float):
-                cpu = made
-            self.site.wait_for(switch.release, 60)
-            self.gone(before)
+            began = time.monotonic()
+            with self.window(load, f"{SWITCH_WINDOW}/{switch.way}") as cores:
+                cpu = switch.make()
+                seconds = time.monotonic() - began
+                self.site.wait_for(switch.release, 60)
+                self.gone(before)
             whole = time.monotonic() - began
-            load.close()
-            self.busy.setdefault(SWITCH_WINDOW, []).append(cores.share)
             self.made.append({"way": switch.way, "release": switch.release, "seconds": seconds, "whole": whole,
                               "controller_cpu": cpu, "busy": cores.share})  # fmt: skip
-            left = self.count - number - 1
-            self.story.progress(f"{left} left, the last by {switch.way} in {seconds:.1f} s")
-            if left and (number + 1) % 20 == 0:
-                self.story.say(f"    {number + 1} made, {left} left; {self.story.aside()}")
+            self.story.progress(f"the last by {switch.way} in {seconds:.1f} s")
         self.calm(load)
 
-    def open(self, load: Load, window: str) -> Cores:
-        load.open(window)
-        return Cores()
+    @contextmanager
+    def window(self, load: Load, name: str) -> Iterator[Cores]:
+        """A window of the load, in which the processors are watched as well."""
+        load.open(name)
+        cores = Cores()
+        yield cores
+        load.close()
+        self.busy.setdefault(name.partition("/")[0], []).append(cores.share)
 
     def calm(self, load: Load) -> None:
-        cores = self.open(load, CALM_WINDOW)
-        self.rest(CALM)
-        load.close()
-        self.busy.setdefault(CALM_WINDOW, []).append(cores.share)
+        with self.window(load, CALM_WINDOW):
+            self.rest(CALM)
 
     def controller_alone(self, load: Load) -> None:
         for polite, name in ((True, "nice 19"), (False, "nice 0")):
             for _ in range(CONTROLLER_RUNS):
                 self.calm(load)
-                cores = self.open(load, f"{CONTROLLER_WINDOW}, {name}")
-                self.playbook("rollback", "--check", polite=polite)
-                load.close()
-                self.busy.setdefault(f"{CONTROLLER_WINDOW}, {name}", []).append(cores.share)
+                with self.window(load, f"{CONTROLLER_WINDOW}, {name}"):
+                    self.playbook("rollback", "--check", polite=polite)
 
     def rest(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -250,7 +244,10 @@ class Switches:
         return self.choose(CYCLE[number % len(CYCLE)], status), status["live"]["generation"]
 
     def choose(self, way: str, status: dict[str, Any]) -> Switch:
-        releasectl = self.site.releasectl
+        def releasectl(*words: str) -> float:
+            self.site.releasectl(*words)
+            return 0.0  # no playbook, no controller
+
         if way in (DEPLOY, DEPLOY_IMAGE):
             cargo = (self.artifacts if way == DEPLOY else self.images).pop(0)
             word = f"release_{'artifact' if way == DEPLOY else 'image'}={cargo.source}"
