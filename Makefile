@@ -10,8 +10,9 @@ LAB := $(or $(given_lab),lab)
 # The tests have a lab of their own, so that they leave yours alone.
 TEST_LAB := $(or $(given_lab),molecule)
 VM_LAB := $(or $(given_lab),vm)
+FLEET_LAB := $(or $(given_lab),eight)
 HOST ?= app1
-SWITCHES ?= 50
+bench_options = $(if $(SWITCHES),--switches $(SWITCHES)) $(if $(RATE),--rate $(RATE))
 
 export SLIPWAY_LAB := $(LAB)
 export SLIPWAY_TOPOLOGY
@@ -20,11 +21,11 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup init check test test-full vm-test vm-test-full prove demo bench bench-edge artifact docs lab-up lab-down lab-ssh lock clean
+.PHONY: help setup init check test test-full vm-test vm-test-full prove demo bench bench-switches bench-fleet bench-edge artifact docs lab-up lab-down lab-ssh lock clean
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  Variables: LAB=$(LAB) HOST=$(HOST) SWITCHES=$(SWITCHES)"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@echo "  Variables: LAB=$(LAB) HOST=$(HOST)"
 
 setup: ## make the tool set (.venv) and find or start a container engine
 	@bin/setup --engine
@@ -57,9 +58,17 @@ prove: ## show that every role's scenario is red once the role does nothing
 demo: ## the whole way on a local host: serve, release under load, refuse, roll back
 	@bin/demo
 
-bench: ## measure lost requests and times, SWITCHES=n
+bench: ## measure lost requests and times; SWITCHES=n RATE=n
 	@bin/setup --engine
-	@bin/bench --switches $(SWITCHES)
+	@bin/bench $(bench_options)
+
+bench-switches: ## 200 switches of every kind, deploys among them, at 200 requests a second; SWITCHES=n RATE=n
+	@bin/setup --engine
+	@bin/bench --mixed $(bench_options)
+
+bench-fleet: ## measure how deploy and rollback grow over 1, 4 and 8 hosts, on a lab of its own
+	@bin/setup --engine
+	@SLIPWAY_LAB=$(FLEET_LAB) bin/bench --fleet
 
 bench-edge: ## measure what the edge costs, against a bare nginx and Gunicorn's own socket
 	@bin/setup --engine

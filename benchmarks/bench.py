@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks import anatomy, edge
+from benchmarks import anatomy, edge, fleet, switches
 from benchmarks.baselines import Baseline, Capistrano, Script, install_capistrano
 from benchmarks.loadgen import Load, LoadError
 from benchmarks.site import Site, load_average
@@ -386,24 +386,34 @@ class Bench:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__)
-    parser.add_argument("--switches", type=int, default=50, help="how many of ours (default: 50)")
+    parser.add_argument("--switches", type=int, help="how many of ours (default: 50, with --mixed 200)")
     parser.add_argument("--repeats", type=int, help="how often each time is taken (default: 5, or 3 below 20 switches)")
-    parser.add_argument("--rate", type=float, default=100.0, help="requests a second (default: 100)")
+    parser.add_argument("--rate", type=float, help="requests a second (default: 100, with --mixed 200)")
+    parser.add_argument(
+        "--mixed", action="store_true", help="switches of every kind, as users feel them: benchmarks/switches.py"
+    )
+    parser.add_argument("--fleet", action="store_true", help="the cost over 1, 4 and 8 hosts: benchmarks/fleet.py")
     parser.add_argument("--edge", action="store_true", help="what the edge costs instead: benchmarks/edge.py")
     parser.add_argument(
         "--rounds", type=int, default=9, help="with --edge: how often each way is measured (default: 9)"
     )
     parser.add_argument("--seconds", type=int, default=2, help="with --edge: for how long (default: 2)")
     options = parser.parse_args()
-    if not 1 <= options.switches <= 1000:
-        parser.error("--switches takes 1 to 1000")
+    count = options.switches if options.switches is not None else 200 if options.mixed else 50
+    rate = options.rate if options.rate is not None else 200.0 if options.mixed else 100.0
+    if not (1 <= count <= 1000 and 0 < rate <= 2000):
+        parser.error("--switches takes 1 to 1000, --rate more than 0 and at most 2000")
+    lab = os.environ.get("SLIPWAY_LAB") or "lab"
     end_on_signals()
     if options.edge:
         if not (1 <= options.rounds <= 100 and 1 <= options.seconds <= 60):
             parser.error("--rounds takes 1 to 100, --seconds 1 to 60")
-        return edge.main(os.environ.get("SLIPWAY_LAB") or "lab", options.rounds, options.seconds)
-    repeats = options.repeats or (5 if options.switches >= 20 else 3)
-    return Bench(os.environ.get("SLIPWAY_LAB") or "lab", options.switches, repeats, options.rate).run()
+        return edge.main(lab, options.rounds, options.seconds)
+    if options.fleet:
+        return fleet.main(lab, options.repeats or 3)
+    if options.mixed:
+        return switches.main(lab, count, rate)
+    return Bench(lab, count, options.repeats or (5 if count >= 20 else 3), rate).run()
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ ACCESS_LOG = "/var/log/nginx/access.log"
 
 
 class Site:
-    def __init__(self, facts: dict[str, Any]) -> None:
+    def __init__(self, facts: dict[str, Any], host: str = EDGE) -> None:
         self.facts = facts
+        self.host = host  # of which ssh asks
         self.address: str = facts["edge_address"]
         self.name: str = facts["edge_name"]
         self.ca_file: str = facts["ca"]
@@ -41,11 +42,15 @@ class Site:
         except OSError:
             raise StepFailed(f"the lab {lab} is not up: start it with `make lab-up LAB={lab}`") from None
 
+    def on(self, host: str) -> "Site":
+        """The same site, with another host asked over ssh."""
+        return Site(self.facts, host)
+
     # Over ssh.
     def ssh_command(self, user: str, command: str) -> list[str]:
         return [
             "ssh", "-F", self.facts["ssh_config"], "-o", "BatchMode=yes", "-o", "ControlMaster=auto",
-            "-o", f"ControlPath={self._control}", "-o", "ControlPersist=60", f"{user}@{EDGE}", command,
+            "-o", f"ControlPath={self._control}", "-o", "ControlPersist=60", f"{user}@{self.host}", command,
         ]  # fmt: skip
 
     def ssh(

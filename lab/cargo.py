@@ -7,6 +7,7 @@ Each variant is one commit in a scratch repository under .lab/<name>/cargo, so t
 source gives the same commit and the same bytes: asking twice changes nothing.
 
   good-<n>           version 1.<n>.0 on the page, in the style sheet and in the icon
+  relocked-<n>       like good-<n>, with a lock file of its own, so that its virtual environment is built as well
   migration-<n>      like good-<n>, and a migration adds a column
   bad-migration      its migration fails
   hooked-<n>         like good-<n>, and lab/hook is its hook at every point
@@ -152,6 +153,11 @@ def good(app: Path, number: str) -> None:
     append(app / "bookshop" / "static" / "favicon.svg", f"<!-- {version} -->\n")
 
 
+def relocked(app: Path, number: str) -> None:
+    good(app, number)
+    append(app / "requirements.lock", f"# {number}\n")
+
+
 def migration(app: Path, number: str) -> None:
     good(app, number)
     stock = "    stock = models.PositiveIntegerField(default=0)\n"
@@ -238,6 +244,7 @@ def featherweight(app: Path, number: str) -> None:
 
 VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "good": (BOOKSHOP, good),
+    "relocked": (BOOKSHOP, relocked),
     "migration": (BOOKSHOP, migration),
     "bad-migration": (BOOKSHOP, bad_migration),
     "hooked": (BOOKSHOP, hooked),
@@ -252,7 +259,7 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "sour": (BOOKSHOP, sour),
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
-NUMBERED = ("good", "migration", "rename", "drop", "stuck", "ticking", "hooked", "featherweight")
+NUMBERED = ("good", "relocked", "migration", "rename", "drop", "stuck", "ticking", "hooked", "featherweight")
 
 
 def parse(name: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The lab's verbs. SLIPWAY_LAB names the lab (default: lab), SLIPWAY_TOPOLOGY a new one's hosts: host or fleet."""
+"""The lab's verbs. SLIPWAY_LAB names the lab (default: lab), SLIPWAY_TOPOLOGY a new one's kind: host, fleet, eight."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def up(lab: Lab) -> None:
     say = Progress()
     with _alone(lab):
         hosts.refuse_strangers(lab)
+        hosts.require_watchers(lab)
         write(lab.topology_file, lab.topology + "\n")
         files.ensure_keys(lab)
         chosen = _standing_image(lab) or image.find_or_build(say)

@@ -15,6 +15,9 @@ from lab.state import ROOT, Lab, LabError
 
 BOOT_PATIENCE = 60  # seconds
 CHECKOUT_LABEL = "slipway.checkout"
+# Of a user's inotify instances, which the hosts of all labs share: one takes eight, and there is more than labs.
+WATCHERS = 16
+WATCHERS_LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 
 # What systemd, nginx, UFW and sshd need of a machine. Not --privileged: that hands over its devices as well.
 CAPABILITIES = (
@@ -37,6 +40,16 @@ def refuse_strangers(lab: Lab, *, to_remove: bool = False) -> None:
             raise LabError(
                 f"A lab named {lab.name} was left by {owner}, which is gone: remove it (make lab-down LAB={lab.name})."
             )
+
+
+def require_watchers(lab: Lab) -> None:
+    """Many hosts need more than a machine gives by default, and the last ones would not boot and not say why."""
+    needed = WATCHERS * len(lab.hosts)
+    if int(WATCHERS_LIMIT.read_text()) < needed:
+        raise LabError(
+            f"{len(lab.hosts)} hosts need more inotify instances than this machine allows"
+            f" ({WATCHERS_LIMIT.read_text().strip()}): run `sudo sysctl -w fs.inotify.max_user_instances={needed}`."
+        )
 
 
 def ensure(lab: Lab, image: str, addresses: dict[str, dict[str, str]], port: int, say: Callable[[str], None]) -> None:

@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # The hosts of a lab that nobody said otherwise of; the first one is its edge.
 HOSTS = ("app1", "data1")
 EDGE_HOST = HOSTS[0]
-# SLIPWAY_TOPOLOGY=fleet when a lab is made gives it these, and the inventory beside them.
+# SLIPWAY_TOPOLOGY=fleet when a lab is made gives it these, and the inventory beside them; eight: `make bench-fleet`.
 TOPOLOGIES: dict[str, tuple[tuple[str, ...], str]] = {
     "host": (HOSTS, "inventories/lab"),
     "fleet": (("edge1", "app1", "app2", "worker1", "data1"), "inventories/fleet-lab"),
+    "eight": (("edge1", *(f"app{number}" for number in range(1, 9)), "data1"), "inventories/eight-lab"),
 }
 # The name under which the lab's app is reached: *.localhost is the machine itself, for every browser.
 EDGE_NAME = "bookshop.localhost"

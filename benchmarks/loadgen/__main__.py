@@ -14,7 +14,7 @@ from benchmarks.loadgen.engine import Engine
 from benchmarks.loadgen.plan import Plan
 from benchmarks.loadgen.result import summarize
 
-COMMANDS = "mark NAME, refuse RELEASE, snapshot, stop"
+COMMANDS = "mark NAME, open WINDOW, close, refuse RELEASE, snapshot, stop"
 
 
 def _say(event: str, **more: Any) -> None:
@@ -27,6 +27,11 @@ def obey(engine: Engine, line: str) -> None:
     if verb == "mark" and argument:
         engine.mark(argument)
         _say("marked", name=argument, at=round(engine.now(), 3))
+    elif verb == "open" and argument:
+        _say("opened", name=argument, at=round(engine.open(argument), 3))
+    elif verb == "close" and not argument:
+        engine.close()
+        _say("closed", at=round(engine.now(), 3))
     elif verb == "refuse" and argument:
         engine.refuse(argument)
         _say("refusing", release=argument)
@@ -58,7 +63,7 @@ async def _run(plan: Plan, control: bool) -> dict[str, Any]:
         listener.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await listener
-    result = summarize(engine.outcomes, engine.marks, engine.scheduled, engine.refused)
+    result = summarize(engine.outcomes, engine.marks, engine.scheduled, engine.refused, engine.windows)
     times = os.times()
     result["plan"] = plan.as_dict()
     result["user_agent"] = plan.user_agent

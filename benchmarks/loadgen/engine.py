@@ -9,7 +9,7 @@ from collections import Counter, deque
 
 from benchmarks.loadgen.connection import Connection, Lost, Response
 from benchmarks.loadgen.plan import Plan
-from benchmarks.loadgen.result import Outcome
+from benchmarks.loadgen.result import Outcome, Window
 
 _STATIC_LINK = re.compile(rb"""["'](/static/[A-Za-z0-9._/-]{1,200})["']""")
 # Pages open in somebody's browser outlive a switch: their static files must still be there for a while.
@@ -21,6 +21,7 @@ class Engine:
         self.plan = plan
         self.outcomes: list[Outcome] = []
         self.marks: list[tuple[str, float]] = []
+        self.windows: list[Window] = []
         self.scheduled = 0
         self.in_flight = 0
         self.started_at = 0.0  # wall clock, to find the run in other logs
@@ -42,6 +43,18 @@ class Engine:
 
     def mark(self, name: str) -> None:
         self.marks.append((name, self.now()))
+
+    def open(self, name: str) -> float:
+        """Begin a window, and end the one that is open; what is due from now on belongs to it."""
+        now = self.now()
+        self.close(now)
+        self.windows.append(Window(name, now))
+        return now
+
+    def close(self, at: float | None = None) -> None:
+        """End the window that is open, if there is one."""
+        if self.windows and self.windows[-1].end is None:
+            self.windows[-1].end = self.now() if at is None else at
 
     def refuse(self, release: str) -> None:
         """From now on, and looking back, an answer from this release is a loss."""
@@ -75,6 +88,7 @@ class Engine:
                     if self.scheduled % 50 == 0:  # when far behind, still let answers in
                         await asyncio.sleep(0)
         self.mark("stop")
+        self.close()
         if self._tasks:
             await asyncio.gather(*self._tasks)
         while self._idle:

@@ -61,6 +61,16 @@ class Load:
         self._tell(f"mark {name}")
         return float(self._await("marked", 20)["at"])
 
+    def open(self, window: str) -> float:
+        """Begin a window beside the phases, and end the one that is open. "switch/deploy" counts as "switch", too."""
+        self._tell(f"open {window}")
+        return float(self._await("opened", 20)["at"])
+
+    def close(self) -> None:
+        """End the window that is open: what is due from now on belongs to none."""
+        self._tell("close")
+        self._await("closed", 20)
+
     def refuse(self, release: str) -> None:
         self._tell(f"refuse {release}")
         self._await("refusing", 20)

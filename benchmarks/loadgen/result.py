@@ -1,8 +1,9 @@
 """From outcomes to a tally: what was sent, what was lost and why, who answered, how long it took."""
 
 import math
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,21 @@ class Outcome:
         return bool(self.lost) or (bool(self.release) and self.release in refused)
 
 
+@dataclass(slots=True)
+class Window:
+    """A stretch of the run, in seconds from its start; what was due in it is counted with others of its name."""
+
+    name: str
+    begin: float
+    end: float | None = None  # None while it is open
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its own, and before it those that it is a part of: of "switch/deploy" that is "switch"."""
+        parts = self.name.split("/")
+        return tuple("/".join(parts[: place + 1]) for place in range(len(parts)))
+
+
 def percentile(ordered: Sequence[float], share: float) -> float:
     """The smallest value that this share of all is not above."""
     if not ordered:
@@ -36,7 +52,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 def _latencies(outcomes: list[Outcome]) -> dict[str, float]:
     ordered = sorted(outcome.latency * 1000 for outcome in outcomes)
-    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
+    shares = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
     return {name: round(percentile(ordered, share), 1) for name, share in shares.items()}
 
 
@@ -70,10 +86,52 @@ def _tally(outcomes: list[Outcome], refused: set[str]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _windows(outcomes: list[Outcome], windows: Sequence[Window], refused: set[str]) -> dict[str, Any]:
+    """By name: how many there were, how long they took together, what was lost and how long the answers took."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.at)
+    times = [outcome.at for outcome in ordered]
+    inside: dict[str, list[Outcome]] = {}
+    counts: Counter[str] = Counter()
+    seconds: dict[str, float] = {}
+    for window in windows:
+        end = float("inf") if window.end is None else window.end
+        found = ordered[bisect_left(times, window.begin) : bisect_left(times, end)]
+        length = (window.end if window.end is not None else max(times, default=window.begin)) - window.begin
+        for name in window.names:
+            inside.setdefault(name, []).extend(found)
+            counts[name] += 1
+            seconds[name] = seconds.get(name, 0.0) + length
+    return {
+        name: {
+            "windows": counts[name],
+            "seconds": round(seconds[name], 3),
+            "sent": len(found),
+            "lost": sum(outcome.is_lost(refused) for outcome in found),
+            "latency_ms": {
+                kind: {"answered": len(answers), **_latencies(answers)} for kind, answers in _by_kind(found, refused)
+            },
+        }
+        for name, found in inside.items()
+    }
+
+
+def _by_kind(outcomes: list[Outcome], refused: set[str]) -> Iterator[tuple[str, list[Outcome]]]:
+    """The answered ones of each kind, and all of them but the slow."""
+    answered = [outcome for outcome in outcomes if not outcome.is_lost(refused)]
+    yield "all but slow", [outcome for outcome in answered if outcome.kind != "slow"]
+    for kind in sorted({outcome.kind for outcome in answered}):
+        yield kind, [outcome for outcome in answered if outcome.kind == kind]
+
+
 def summarize(
-    outcomes: list[Outcome], marks: list[tuple[str, float]], scheduled: int, refused: Iterable[str] = ()
+    outcomes: list[Outcome],
+    marks: list[tuple[str, float]],
+    scheduled: int,
+    refused: Iterable[str] = (),
+    windows: Sequence[Window] = (),
 ) -> dict[str, Any]:
-    """The whole run, and each phase between two marks. A request belongs to the phase in which it was due."""
+    """The whole run, each phase between two marks, and the windows by their names. A request belongs to the phase, and
+    to the window, in which it was due."""
     refused = set(refused)
     phases = []
     for place, (name, begin) in enumerate(marks):
@@ -89,4 +147,9 @@ def summarize(
     # Nothing may fall between the phases, and each request that was due must have an outcome.
     whole["scheduled"] = scheduled
     whole["complete"] = scheduled == whole["sent"]
-    return {"total": whole, "phases": phases, "refused_releases": sorted(refused)}
+    return {
+        "total": whole,
+        "phases": phases,
+        "windows": _windows(outcomes, windows, refused),
+        "refused_releases": sorted(refused),
+    }

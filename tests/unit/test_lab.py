@@ -14,7 +14,7 @@ import pytest
 import yaml
 from cryptography import x509
 
-from lab import engine, files, image, network, pki, state
+from lab import engine, files, hosts, image, network, pki, state
 from lab.secrets import Secrets
 from lab.state import Lab, LabError
 
@@ -83,6 +83,20 @@ def test_inventories_name_the_hosts_of_their_topology(name: str) -> None:
     hosts, inventory = state.TOPOLOGIES[name]
     groups = yaml.safe_load((ROOT / inventory / "hosts.yml").read_text())
     assert {host for group in groups.values() for host in group.get("hosts", {})} == set(hosts)
+
+
+def test_many_hosts_on_a_machine_that_watches_few_files_are_refused(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = tmp_path / "max_user_instances"
+    limit.write_text("128\n")
+    monkeypatch.setattr(hosts, "WATCHERS_LIMIT", limit)
+    hosts.require_watchers(lab)
+    state.write(lab.topology_file, "eight\n")
+    with pytest.raises(LabError, match=r"allows \(128\): run `sudo sysctl -w fs.inotify.max_user_instances=160`"):
+        hosts.require_watchers(lab)
+    limit.write_text("160\n")
+    hosts.require_watchers(lab)
 
 
 def test_facts_of_a_lab_that_is_not_up_say_what_to_type(lab: Lab) -> None:
@@ -202,8 +216,6 @@ def test_when_every_network_is_taken_the_lab_says_so(lab: Lab, monkeypatch: pyte
 
 
 def test_another_checkouts_lab_is_left_alone(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lab import hosts
-
     other = tmp_path / "other"
     other.mkdir()
     labels = {hosts.CHECKOUT_LABEL: str(other)}
@@ -216,8 +228,6 @@ def test_another_checkouts_lab_is_left_alone(lab: Lab, tmp_path: Path, monkeypat
 def test_the_lab_of_a_checkout_that_is_gone_can_be_removed(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab import hosts
-
     gone = tmp_path / "gone"
     monkeypatch.setattr(engine, "inspect", lambda *_: [{"Config": {"Labels": {hosts.CHECKOUT_LABEL: str(gone)}}}])
     with pytest.raises(LabError, match=f"left by {gone}, which is gone: remove it"):

@@ -23,7 +23,7 @@ from cryptography.x509.oid import NameOID
 from benchmarks.loadgen import Load, LoadError, Plan
 from benchmarks.loadgen.connection import Lost, Parser
 from benchmarks.loadgen.engine import Engine
-from benchmarks.loadgen.result import Outcome, percentile, summarize
+from benchmarks.loadgen.result import Outcome, Window, percentile, summarize
 from benchmarks.loadgen.tally import compare, read_log
 
 HOST = "bookshop.test"
@@ -457,6 +457,42 @@ def test_a_request_without_an_outcome_shows() -> None:
     assert not summarize([outcome()], [("start", 0.0)], 2)["total"]["complete"]
 
 
+def at(due: float, latency: float, kind: str = "api", **more: Any) -> Outcome:
+    return Outcome(due, kind, False, latency=latency, status=200, **more)
+
+
+def test_windows_are_told_apart_from_what_lies_between_them() -> None:
+    outcomes = [
+        *(at(due / 100, 0.010) for due in range(100)),  # before any window
+        *(at(1 + due / 100, 0.020) for due in range(100)),
+        *(at(2 + due / 100, 0.100) for due in range(100)),
+        *(at(3 + due / 100, 0.030) for due in range(100)),
+        *(at(4 + due / 100, 0.300) for due in range(50)),
+    ]
+    outcomes[250] = at(2.5, 2.1, "slow")
+    outcomes[251] = at(2.51, 0.001, "static")
+    outcomes[252] = at(2.52, 9.0, lost="timeout")
+    windows = [Window("calm", 1.0, 2.0), Window("switch/deploy", 2.0, 3.0), Window("calm", 3.0, 4.0)]
+    windows.append(Window("switch/rollback", 4.0))  # open when the run ended
+    seen = summarize(outcomes[::-1], [("start", 0.0)], len(outcomes), windows=windows)["windows"]
+    assert list(seen) == ["calm", "switch", "switch/deploy", "switch/rollback"]
+    assert (seen["calm"]["windows"], seen["calm"]["seconds"], seen["calm"]["sent"]) == (2, 2.0, 200)
+    assert (seen["switch"]["sent"], seen["switch/deploy"]["sent"], seen["switch/rollback"]["sent"]) == (150, 100, 50)
+    assert (seen["switch"]["lost"], seen["switch/deploy"]["lost"], seen["switch/rollback"]["lost"]) == (1, 1, 0)
+    calm, deploy = seen["calm"]["latency_ms"], seen["switch/deploy"]["latency_ms"]
+    assert [calm["api"][share] for share in ("p50", "p95", "p99")] == [20.0, 30.0, 30.0]
+    answered = {kind: deploy[kind]["answered"] for kind in deploy}
+    assert answered == {"all but slow": 98, "api": 97, "slow": 1, "static": 1}
+    assert (deploy["all but slow"]["max"], deploy["slow"]["max"], deploy["static"]["p99"]) == (100.0, 2100.0, 1.0)
+    assert seen["switch"]["latency_ms"]["all but slow"]["p99"] == 300.0
+
+
+def test_what_is_due_at_the_border_belongs_to_the_window_that_begins() -> None:
+    outcomes = [at(0.5, 0.010), at(1.0, 0.010), at(1.5, 0.010), at(2.0, 0.010)]
+    seen = summarize(outcomes, [("start", 0.0)], 4, windows=[Window("one", 0.0, 1.0), Window("two", 1.0, 2.0)])
+    assert {name: window["sent"] for name, window in seen["windows"].items()} == {"one": 1, "two": 2}
+
+
 def test_percentiles() -> None:
     assert [percentile(range(1, 101), share) for share in (0.5, 0.9, 0.99, 1.0)] == [50, 90, 99, 100]
     assert percentile([], 0.5) == 0.0
@@ -500,6 +536,29 @@ def test_a_run_under_control(authority: Authority, standing: tuple[Server, int])
     assert result["total"]["complete"]
     assert compare(result, server.log)["agree"]
     assert result["cpu_seconds"] > 0
+
+
+def test_windows_under_control(authority: Authority, standing: tuple[Server, int]) -> None:
+    _, port = standing
+    with Load(plan(authority, port, max_requests=5000)) as load:
+
+        def wait(answers: int) -> None:
+            until = load.snapshot()["done"] + answers
+            while load.snapshot()["done"] < until:
+                pass
+
+        first = load.open("calm")
+        wait(20)
+        assert load.open("switch/deploy") > first
+        wait(20)
+        load.close()
+        wait(20)
+        result = load.stop()
+    seen = {name: window["sent"] for name, window in result["windows"].items()}
+    assert seen["switch"] == seen["switch/deploy"] > 10
+    assert seen["calm"] > 10
+    assert sum(seen[name] for name in ("calm", "switch")) < result["total"]["sent"] - 10
+    assert result["total"]["complete"]
 
 
 def test_no_load_without_a_master(authority: Authority, standing: tuple[Server, int]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from releasectl import build, sandbox, venvs
+from releasectl import build, sandbox, store, venvs
 from releasectl.config import Config
 from releasectl.errors import Refusal
 
@@ -176,6 +176,13 @@ def test_a_build_sees_its_own_and_no_other(config, installed) -> None:  # type: 
         f"BindReadOnlyPaths={(a / 'venv').resolve()}"
     ]
     assert installed == ["a"]
+
+
+def test_a_build_takes_what_serving_leaves_over(config) -> None:  # type: ignore[no-untyped-def]
+    properties = sandbox.build(config, unpacked(config, "a", "django==5.2"), [])
+    for one in ("CPUWeight=20", "Nice=10", "IOSchedulingClass=idle"):
+        assert one in properties
+        assert one in store.TRANSFER, "and so does what is pulled"
 
 
 def test_an_artifact_without_a_lock_is_refused_by_its_name(config, installed) -> None:  # type: ignore[no-untyped-def]

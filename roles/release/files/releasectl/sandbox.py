@@ -9,7 +9,7 @@ from pathlib import Path
 from . import app as apps
 from . import image, store
 from .config import Config
-from .systemd import CONFINED
+from .systemd import CONFINED, SPARING
 
 # Finds a program by the PATH of whatever root it runs in: systemd-run looks for it on the host.
 BY_PATH = ["/bin/sh", "-c", 'exec "$@"', "sh"]
@@ -42,9 +42,7 @@ def build(config: Config, directory: Path, writable: list[Path], working: Path |
         f"User={config.build_user}",
         f"Group={config.build_user}",
         *root,
-        # A build may take what serving leaves over: on two cores it would otherwise slow every request down.
-        "Nice=10",
-        "IOSchedulingClass=idle",
+        *SPARING,
         "ProtectSystem=strict",
         f"InaccessiblePaths={hidden}",
         *CONFINED,

@@ -20,7 +20,7 @@ from .errors import CommandFailed, Refusal
 from .files import remove_tree
 from .image import ROOTFS, architecture_here
 from .reference import Reference
-from .systemd import confined, run, sandboxed
+from .systemd import SPARING, confined, run, sandboxed
 
 SKELETON = "mountpoints"
 # What every process finds mounted; an image need not have the places for it.
@@ -36,8 +36,7 @@ TRANSFER = (
     "RestrictRealtime=yes",
     "LockPersonality=yes",
     "SystemCallArchitectures=native",
-    "Nice=10",
-    "IOSchedulingClass=idle",
+    *SPARING,
 )
 INDEXES = (
     "application/vnd.oci.image.index.v1+json",

@@ -43,6 +43,10 @@ CONFINED = (
     "SystemCallErrorNumber=EPERM",
 )
 
+# What builds and pulls may take what serving leaves over: on two cores they would otherwise slow each request down. The
+# weight holds where units are weighed as wholes, as they are once one of them has a weight; nice holds within a unit.
+SPARING = ("CPUWeight=20", "Nice=10", "IOSchedulingClass=idle")
+
 
 def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command of the host with a fixed environment; never through a shell."""
