@@ -34,11 +34,14 @@ class Controller:
         program.chmod(0o755)
 
     def play(self, name: str, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+        return self.play_file(ROOT / f"playbooks/{name}.yml", *words, **variables)
+
+    def play_file(self, path: Path, *words: str, **variables: Any) -> subprocess.CompletedProcess[str]:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")}
         return subprocess.run(
             [
                 Path(sys.executable).with_name("ansible-playbook"), "-i", self.place / "hosts.yml",
-                ROOT / f"playbooks/{name}.yml", "-e", json.dumps(variables), *words,
+                path, "-e", json.dumps(variables), *words,
             ],
             env={
                 **environment, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "USER": "ada",
