@@ -80,25 +80,23 @@ def look(config: Config, source: Path, found: Image | None = None) -> App:
         )
     code = guess.python(root)
     take("settings_module", config.settings_module, guess.settings(root, code))
+    path = config.python_path
+    if not path and (seen := guess.python_path(root, source, values["settings_module"])):
+        path = (seen.value,)
+        guessed["python_path"] = f"{seen.value} ({seen.source})"
+    above = ".." in path and values["settings_module"].partition(".")[0] == root.name
     # One of the two is named, or the first that is there: what is asynchronous is chosen, and not fallen into.
     asynchronous = bool(config.asgi) or (found is not None and found.interface == "asgi")
-    wsgi = None if asynchronous else guess.application(root, code, "wsgi")
-    asgi = None if config.wsgi or wsgi else guess.application(root, code, "asgi")
+    wsgi = None if asynchronous else guess.application(root, code, "wsgi", above)
+    asgi = None if config.wsgi or wsgi else guess.application(root, code, "asgi", above)
     take("wsgi", config.wsgi, wsgi)
     take("asgi", config.asgi, asgi)
     if not values["wsgi"] and not values["asgi"]:
         guessed[NAMES["wsgi"]] = "Django's own for these settings (there is no wsgi.py and no asgi.py)"
-    take("celery", config.celery_app, guess.celery(root, code))
+    take("celery", config.celery_app, guess.celery(root, code, above))
     take("requirements", config.requirements, None if found else guess.requirements(root, source))
     take("health_path", config.health_path, guess.health(root, code, guess.READY))
-    path = config.python_path or (("src",) if _is_layout(root) else ())
     return App(**values, python_path=path, guessed=guessed)
-
-
-def _is_layout(root: Path) -> bool:
-    """Whether packages lie in src/ beside manage.py."""
-    src = root / "src"
-    return src.is_dir() and not (src / "__init__.py").is_file() and any(src.glob("*/__init__.py"))
 
 
 def of(config: Config, release: str) -> App:
