@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -36,6 +37,11 @@ class App:
     def public(self) -> dict[str, object]:
         """As release.json has it."""
         return {**asdict(self), "python_path": list(self.python_path)}
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """What was guessed, as it is made."""
+        for name, value in self.guessed.items():
+            say(f"guessed app_{name}: {value}")
 
 
 NAMES = {
