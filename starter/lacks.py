@@ -123,7 +123,7 @@ def _settings(guess: Guess) -> Iterator[Lack]:
         )
     place, root = found.assigned.get("MEDIA_ROOT", ("", None))
     if place and not found.of_setting("MEDIA_ROOT"):
-        yield Lack(f"{place}: uploads go where it may not write, or where a release ends", _media(root or ""))
+        yield Lack(f"{place}: uploads go where it may not write", _media(root or ""))
     if found.assigned.get("DEBUG", ("", None))[1] == "True":
         yield Lack(
             f"{found.assigned['DEBUG'][0]}: DEBUG is on, which shows settings to visitors",
