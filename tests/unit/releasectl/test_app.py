@@ -178,6 +178,20 @@ def test_a_worker_without_celery_is_refused_before_it_could_fail(made: Config) -
     apps.check(dataclasses.replace(made, processes=("gunicorn",)), made.release_dir("a"), app)
 
 
+def test_what_starts_it_is_installed_or_asked_for(made: Config) -> None:
+    packages = made.release_dir("a") / "venv/lib/python3.11/site-packages"
+    app = apps.of(made, "a")
+    for name, wanted in (("django", "gunicorn"), ("gunicorn", "celery"), ("celery", "")):
+        (packages / name).mkdir(parents=True)
+        (packages / name / "__init__.py").touch()
+        if wanted:
+            with pytest.raises(
+                Refusal, match=f"requirements.txt brings no {wanted}: add {wanted} to it, or to app_req"
+            ):
+                apps.check(made, made.release_dir("a"), app)
+    apps.check(made, made.release_dir("a"), app)
+
+
 # Requirements
 
 

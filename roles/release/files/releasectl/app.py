@@ -16,6 +16,8 @@ from .names import shorten
 # The operator's own settings module (app_settings_overlay): it begins with all that the app's module has.
 OVERLAY = Path("/etc/slipway/overlay")
 OVERLAY_MODULE = "slipway_settings"
+# What starts a process, where the host is to run it.
+STARTED_BY = {"gunicorn": "gunicorn", "celery-worker": "celery", "celery-beat": "celery"}
 # The workers of gunicorn that serve an ASGI application: uvicorn's own package has them no more, in a while.
 ASGI_WORKERS = (("uvicorn_worker", "uvicorn_worker.UvicornWorker"), ("uvicorn", "uvicorn.workers.UvicornWorker"))
 
@@ -187,7 +189,8 @@ def settings(config: Config, app: App) -> dict[str, str]:
 def check(config: Config, directory: Path, app: App) -> None:
     """Once it is built: refuse what could never start."""
     release = directory.name
-    if not app.settings_module and any((place / "django/__init__.py").is_file() for place in packages(config, release)):
+    django = _has(config, release, "django")
+    if not app.settings_module and django:
         raise Refusal(
             f"No manage.py, wsgi.py or asgi.py of {_made_of(directory)} names a settings module: set"
             " app_django_settings_module."
@@ -197,8 +200,24 @@ def check(config: Config, directory: Path, app: App) -> None:
             f"This host is to run a Celery worker (it is in the group worker), and {_made_of(directory)} has no Celery"
             " app: set app_celery_app to it, or to none, and run site.yml."
         )
+    for process, package in STARTED_BY.items():
+        if (
+            process in config.processes
+            and django
+            and image.of(directory) is None
+            and not _has(config, release, package)
+        ):
+            raise Refusal(
+                f"This host is to run {process}, and {app.requirements} brings no {package}: add {package} to it, or to"
+                " app_requirements_extra, and run site.yml."
+            )
     if app.asgi:
         asgi_worker(config, release)
+
+
+def _has(config: Config, release: str, package: str) -> bool:
+    """Whether a package is installed for it."""
+    return any((place / package / "__init__.py").is_file() for place in packages(config, release))
 
 
 def _made_of(directory: Path) -> str:
@@ -210,9 +229,8 @@ def asgi_worker(config: Config, release: str) -> str:
     found = image.of(config.release_dir(release))
     if found is not None and found.worker_class:
         return found.worker_class
-    places = packages(config, release)
     for name, worker in ASGI_WORKERS:
-        if any((place / name / "__init__.py").is_file() for place in places):
+        if _has(config, release, name):
             return worker
     where = "its requirements (or to app_requirements_extra)" if found is None else "the image"
     raise Refusal(
