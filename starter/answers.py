@@ -14,12 +14,27 @@ import yaml
 
 LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 NAME = re.compile(rf"{LABEL}(\.{LABEL})+")
+# No name: an address that was mistyped.
+DIGITS = re.compile(r"[0-9.]+")
 ACCOUNT = re.compile(r"[a-z_][a-z0-9_-]*")
 ADDRESS = re.compile(r"[^@\s{}]+@([A-Za-z0-9-]+\.)+[A-Za-z]{2,}")
 # Names that are kept for documentation: nobody's site, and no certificate authority takes them.
 RESERVED = re.compile(r"(^|\.)(example\.(com|org|net)|example|invalid|test)$")
 # What a reader would take as more than text: a template, in a file that Ansible reads.
 TEMPLATE = re.compile(r"{[{%#]")
+
+MODULE = r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*"
+PATH = r"/([A-Za-z0-9._~-]+/?)*"
+# What an answer has to be that stands for what is found in the checkout: a pattern, and in words.
+SHAPES = {
+    "app_name": (r"[a-z0-9-]{1,51}", "a name of small letters, digits and dashes, such as shop"),
+    "app_django_settings_module": (MODULE, "a module such as mysite.settings"),
+    "app_wsgi": (rf"{MODULE}:{MODULE}", "module and name, such as mysite.wsgi:application"),
+    "app_celery_app": (rf"{MODULE}(:{MODULE})?", "a module, such as mysite, or module and name, or none"),
+    "app_requirements": (r"[A-Za-z0-9_][A-Za-z0-9._/-]*", "a file in the checkout, such as requirements.lock"),
+    "app_health_path": (PATH, "a path such as /healthz"),
+    "app_liveness_path": (PATH, "a path such as /healthz"),
+}
 
 
 class Wrong(Exception):
@@ -47,7 +62,7 @@ def domain(text: str) -> str:
     value = text.strip().rstrip(".").lower()
     if "://" in value or "/" in value or ":" in value:
         raise Wrong(f"{text} is an address: the name alone is wanted, such as {value.split('://')[-1].split('/')[0]}")
-    if not NAME.fullmatch(value) or re.fullmatch(r"[0-9.]+", value):
+    if not NAME.fullmatch(value) or DIGITS.fullmatch(value):
         raise Wrong(f"{text!r} is not a name such as shop.mycompany.com: a certificate is for a name")
     if RESERVED.search(value):
         raise Wrong(f"{value} is a name for documentation: no authority makes a certificate for it")
@@ -57,9 +72,9 @@ def domain(text: str) -> str:
 def host(text: str, user: str = "", key: str = "") -> Host:
     """``[account@]address [key file]``: as ssh takes it."""
     words = text.split()
-    if not words or len(words) > 2:
+    account, _, address = words[0].rpartition("@") if words else ("", "", "")
+    if not address or len(words) > 2:
         raise Wrong("The address is wanted, with account and key file if need be: ubuntu@203.0.113.7 ~/.ssh/provider")
-    account, _, address = words[0].rpartition("@")
     account = user or account or "root"
     key = key or (words[1] if len(words) > 1 else "")
     if not ACCOUNT.fullmatch(account):
@@ -67,7 +82,7 @@ def host(text: str, user: str = "", key: str = "") -> Host:
     try:
         address = str(ipaddress.ip_address(address.strip("[]")))
     except ValueError:
-        if not NAME.fullmatch(address.lower()):
+        if not NAME.fullmatch(address.lower()) or DIGITS.fullmatch(address):
             raise Wrong(
                 f"{address!r} is neither an IP address nor a name such as vps.mycompany.com; Slipway uses port 22"
             ) from None
@@ -129,6 +144,14 @@ def email(text: str) -> str:
     if RESERVED.search(value.rpartition("@")[2].lower()):
         raise Wrong(f"{value} is an address for documentation: certificate authorities refuse it")
     return value
+
+
+def named(name: str, text: str) -> str:
+    """What stands for something that is found in the checkout otherwise, by the name of its variable."""
+    pattern, wanted = SHAPES[name]
+    if not re.fullmatch(pattern, text):
+        raise Wrong(f"{text!r} is not {wanted}")
+    return text
 
 
 def service(text: str, flag: str, schemes: tuple[str, ...]) -> str:

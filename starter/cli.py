@@ -80,8 +80,7 @@ def main(words: list[str] | None = None, root: Path = ROOT) -> int:
 def pin(given: argparse.Namespace, root: Path) -> int:
     if not (given.workflow or given.app):
         raise Wrong("--pin wants to know the workflow: --app ../yourapp, or --workflow FILE")
-    found = guess.Guess(guess.project(Path(given.app)), None) if given.app else None
-    file = workflow_file(given, found)
+    file = workflow_file(given, guess.project(Path(given.app)) if given.app else None)
     left = workflow.pin(root, given.environment, file, given.known_hosts)
     print(f"{file} deploys with this commit of Slipway now. Commit it there.")
     for line in left:
@@ -89,13 +88,12 @@ def pin(given: argparse.Namespace, root: Path) -> int:
     return 0
 
 
-def workflow_file(given: argparse.Namespace, found: guess.Guess | None) -> Path:
+def workflow_file(given: argparse.Namespace, project: Path | None) -> Path:
     if given.workflow:
         return Path(given.workflow).expanduser().absolute()
-    assert found
+    assert project
     name = "deploy.yml" if given.environment == "production" else f"deploy-{given.environment}.yml"
-    top = found.repository or guess.repository_of(found.root) or found.root
-    return top / ".github/workflows" / name
+    return (guess.repository_of(project) or project) / ".github/workflows" / name
 
 
 class Init:
@@ -109,8 +107,9 @@ class Init:
 
     def run(self) -> int:
         urls, authority = self.urls(), self.authority()
+        said = self.said()
         asked = asking.ask(self.given, self.root)
-        found = guess.look(asked.app, {name: getattr(self.given, name) for name in OVERRIDES})
+        found = guess.look(asked.app, said)
         if found.values.get("app_celery_app") == "none":
             del found.values["app_celery_app"]
         saying.found(found)
@@ -126,7 +125,7 @@ class Init:
             handed.hand(found.environment, redis, "database" in urls, "redis" in urls),
             public, celery, not urls, urls, authority,
         )  # fmt: skip
-        file = None if self.given.workflow == "none" else workflow_file(self.given, found)
+        file = None if self.given.workflow == "none" else workflow_file(self.given, found.root)
         files = {self.root / path: content for path, content in render.files(result).items()}
         if file:
             files[file] = ("the workflow that deploys a tag", self.workflow(found))
@@ -141,6 +140,17 @@ class Init:
             print(f"  - {line}")
         saying.next_commands(self.root, result, found, file)
         return 0
+
+    def said(self) -> dict[str, str]:
+        """What flags say of the app, by the name of the variable."""
+        found = {}
+        for name, (flag, _) in OVERRIDES.items():
+            if value := getattr(self.given, name):
+                try:
+                    found[name] = answers.named(name, value)
+                except Wrong as wrong:
+                    raise Wrong(f"{flag}: {wrong}") from None
+        return found
 
     def urls(self) -> dict[str, str]:
         given = self.given

@@ -59,13 +59,14 @@ def read(root: Path, module: str) -> Environment:
         except SyntaxError as error:
             found.unreadable.append(f"{place}:{error.lineno or 1}")
             continue
-        defaults = set(_env_defaults(tree))
+        spared = {*_env_defaults(tree), *_conditional(tree)}
         for statement in tree.body:
-            _look(statement, place, defaults, found)
+            _look(statement, place, spared, found)
     return found
 
 
-def _look(statement: ast.stmt, place: str, defaults: set[str], found: Environment) -> None:
+def _look(statement: ast.stmt, place: str, spared: set[str], found: Environment) -> None:
+    """Add what a statement reads; none of ``spared`` has to be there."""
     for node in ast.walk(statement):
         setting = _target(node)
         if setting and isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
@@ -73,9 +74,9 @@ def _look(statement: ast.stmt, place: str, defaults: set[str], found: Environmen
             text = str(value.value) if isinstance(value, ast.Constant) else None
             found.assigned.setdefault(setting, (f"{place}:{node.lineno}", text))
             for name, required, line in _variables(value):
-                _add(found, Read(name, f"{place}:{line}", required and name not in defaults, setting))
+                _add(found, Read(name, f"{place}:{line}", required and name not in spared, setting))
     for name, required, line in _variables(statement):
-        _add(found, Read(name, f"{place}:{line}", required and name not in defaults, ""))
+        _add(found, Read(name, f"{place}:{line}", required and name not in spared, ""))
 
 
 def _add(found: Environment, read: Read) -> None:
@@ -126,6 +127,13 @@ def _env_defaults(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _dotted(node.func).endswith("Env"):
             yield from (keyword.arg for keyword in node.keywords if keyword.arg)
+
+
+def _conditional(tree: ast.AST) -> Iterator[str]:
+    """What is read only where another variable says so, or this one itself: ``if os.environ.get("EMAIL_HOST"):``"""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and any(True for _ in _variables(node.test)):
+            yield from (name for part in node.body for name, _, _ in _variables(part))
 
 
 def _text(node: ast.AST) -> str:

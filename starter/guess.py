@@ -12,6 +12,8 @@ from releasectl import guess as code
 from starter import environment
 from starter.answers import Wrong
 
+LOCK = "requirements.lock"
+# What a lock is made of.
 SOURCES = (
     "requirements.in",
     "pyproject.toml",
@@ -31,11 +33,17 @@ class Guess:
 
     root: Path  # where manage.py is
     repository: Path | None  # where git is
+    imports: Path  # from where its modules are imported: that, or what is above it
+    packed: Path  # what a release is made of: the nearest directory that has all of it
     values: dict[str, str] = field(default_factory=dict)
     sources: dict[str, str] = field(default_factory=dict)
     packages: set[str] = field(default_factory=set)
     locked: bool = False
+    lists: Path = field(init=False)  # where its requirements are listed
     environment: environment.Environment = field(default_factory=environment.Environment)
+
+    def __post_init__(self) -> None:
+        self.lists = self.root
 
     def take(self, name: str, value: str, source: str) -> None:
         # It becomes text that Ansible reads, and the app's author is not who runs Ansible.
@@ -44,27 +52,29 @@ class Guess:
 
     @property
     def path(self) -> str:
-        """The app's directory in its repository, empty for the whole of it."""
-        if self.repository is None or self.root == self.repository:
+        """What is packed of its repository, empty for the whole of it."""
+        if self.repository is None or self.packed == self.repository:
             return ""
-        return str(self.root.relative_to(self.repository))
+        return str(self.packed.relative_to(self.repository))
 
 
 def look(checkout: Path, given: dict[str, str]) -> Guess:
     """Look at a checkout; what was given by a flag is not guessed."""
     root = project(checkout)
-    guess = Guess(root, repository_of(root))
+    guess = Guess(root, repository_of(root), root, root)
     sources = code.python(root)
     _name(guess)
     _found(guess, "app_django_settings_module", code.settings(root, sources))
     for name, value in given.items():
-        if value:
-            guess.take(name, value, "as you said")
-    guess.environment = environment.read(root, guess.values.get("app_django_settings_module", ""))
-    _wsgi(guess, sources, given)
+        guess.take(name, value, "as you said")
+    _places(guess, given)
+    above = guess.imports != root
+    guess.environment = environment.read(guess.imports, guess.values.get("app_django_settings_module", ""))
+    if not given.get("app_wsgi"):
+        _wsgi(guess, code.application(root, sources, "wsgi", above))
     _requirements(guess, given)
     if not given.get("app_celery_app"):
-        _found(guess, "app_celery_app", code.celery(root, sources))
+        _found(guess, "app_celery_app", code.celery(root, sources, above))
     _python_version(guess)
     _health(guess, sources, given)
     return guess
@@ -114,38 +124,57 @@ def _toml(path: Path) -> dict[str, dict[str, object]]:
         return {}
 
 
-def _wsgi(guess: Guess, sources: dict[Path, str], given: dict[str, str]) -> None:
-    if given.get("app_wsgi"):
+def _places(guess: Guess, given: dict[str, str]) -> None:
+    """What else than manage.py's directory belongs to it: what it imports from above, what says there what it needs."""
+    root, repository = guess.root, guess.repository
+    if repository is None or root == repository:
         return
+    seen = code.python_path(root, repository, guess.values.get("app_django_settings_module", ""))
+    if seen and seen.value == "..":
+        guess.imports = guess.packed = root.parent
+    wanted = [given["app_requirements"]] if given.get("app_requirements") else [*code.LOCKS, *code.LISTS]
+    above = [place for place in root.parents if place.is_relative_to(repository)]
+    holds = next((place for place in (root, *above) if any(code.lists(place / name) for name in wanted)), root)
+    guess.packed = min(guess.packed, holds, key=lambda place: len(place.parts))
+    if guess.packed != root:
+        guess.take("app_directory", str(root.relative_to(guess.packed)), "manage.py is there")
+
+
+def _wsgi(guess: Guess, found: code.Found | None) -> None:
     place, text = guess.environment.assigned.get("WSGI_APPLICATION", ("", None))
     if text and "." in text:
         module, _, attribute = text.rpartition(".")
         guess.take("app_wsgi", f"{module}:{attribute}", f"WSGI_APPLICATION in {place}")
         return
-    _found(guess, "app_wsgi", code.application(guess.root, sources, "wsgi"))
+    _found(guess, "app_wsgi", found)
 
 
 def _requirements(guess: Guess, given: dict[str, str]) -> None:
-    names = [given["app_requirements"]] if given.get("app_requirements") else list(code.LOCKS)
-    present = [name for name in names if (guess.root / name).is_file()]
-    locked = [name for name in present if code.hashed((guess.root / name).read_text(errors="replace"))]
-    guess.locked = bool(locked)
-    chosen = (locked or present or [names[0]])[0]
-    if not locked and not given.get("app_requirements"):
-        # What the command that is said will make.
-        guess.take("app_requirements", "requirements.lock", "to be made")
-    elif not given.get("app_requirements"):
-        guess.take("app_requirements", chosen, "locked with hashes")
-    declared = [
-        guess.root / name for name in ((chosen,) if locked else (*code.LOCKS, "requirements.in", "pyproject.toml"))
-    ]
-    for path in declared:
+    """As a host finds them, and what is among them."""
+    name = given.get("app_requirements", "")
+    found = code.Found(name, "as you said") if name else code.requirements(guess.root, guess.packed)
+    listed = []
+    if found:
+        path = guess.packed / found.value
+        guess.lists = path.parent.parent if path.parent.name == "requirements" else path.parent
+        guess.locked = path.is_file() and (path.name == "uv.lock" or code.hashed(path.read_text(errors="replace")))
+        listed = [path]
+    if not guess.locked:
+        listed += [guess.lists / source for source in SOURCES]
+    for path in listed:
         if path.is_file():
             guess.packages |= _packages(path)
+    if found and guess.locked:
+        _found(guess, "app_requirements", found)
+    elif not name:
+        # What the command that is said will make.
+        guess.take("app_requirements", str((guess.lists / LOCK).relative_to(guess.packed)), "to be made")
 
 
 def _packages(path: Path) -> set[str]:
     text = path.read_text(errors="replace")
+    if path.name == "uv.lock":
+        return set(re.findall(r'^name = "([^"]+)"$', text, re.MULTILINE))
     if path.name == "pyproject.toml":
         listed = _toml(path).get("project", {}).get("dependencies")
         text = "\n".join(str(entry) for entry in listed) if isinstance(listed, list) else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,7 +10,8 @@ from dataclasses import dataclass
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-from starter.guess import SOURCES, Guess
+from releasectl import guess as code
+from starter.guess import LOCK, SOURCES, Guess
 
 # What hosts have: see roles/runtime.
 PYTHON = "3.11"
@@ -32,14 +34,16 @@ def lacks(guess: Guess) -> list[Lack]:
 
 
 def _source(guess: Guess) -> Iterator[Lack]:
-    place = shlex.quote(str(guess.root))
     if guess.repository is None:
         yield Lack(
             "it is in no git repository, and what is packed is a commit",
-            f"cd {place} && git init && git add --all && git commit -m 'The app'",
+            f"cd {shlex.quote(str(guess.root))} && git init && git add --all && git commit -m 'The app'",
         )
     if not guess.locked:
-        yield Lack("it has no requirements with a hash for each, and a host installs no others", _lock(guess))
+        yield Lack(
+            "its requirements have no hashes, so another day would install other code",
+            f"{_lock(guess)}\n# or take what the index has on the day, by app_requirements_unhashed: true in main.yml",
+        )
     if "python" in guess.values and not _allows(guess.values["python"]):
         yield Lack(
             f"it wants Python {guess.values['python']} ({guess.sources['python']}), and hosts have {PYTHON}",
@@ -48,15 +52,14 @@ def _source(guess: Guess) -> Iterator[Lack]:
 
 
 def _lock(guess: Guess) -> str:
-    place = shlex.quote(str(guess.root))
-    if (guess.root / "uv.lock").is_file():
-        command = "uv export --frozen --no-dev --no-emit-project --format requirements-txt -o requirements.lock"
-    elif (guess.root / "poetry.lock").is_file():
-        command = "poetry export --format requirements.txt --output requirements.lock"
+    if (guess.lists / "uv.lock").is_file():
+        command = "uv lock"
+    elif (guess.lists / "poetry.lock").is_file():
+        command = f"poetry export --format requirements.txt --output {LOCK}"
     else:
-        source = next((name for name in SOURCES if (guess.root / name).is_file()), "requirements.in")
-        command = f"uv pip compile --generate-hashes --python-version {PYTHON} {source} -o requirements.lock"
-    return f"cd {place} && {command}"
+        source = next((name for name in SOURCES if code.lists(guess.lists / name)), SOURCES[0])
+        command = f"uv pip compile --generate-hashes --python-version {PYTHON} {source} -o {LOCK}"
+    return f"cd {shlex.quote(str(guess.lists))} && {command}"
 
 
 def _allows(specifier: str) -> bool:
@@ -77,7 +80,9 @@ def _packages(guess: Guess) -> Iterator[Lack]:
     if "app_celery_app" in guess.values and "celery" not in guess.packages:
         yield Lack("it has a Celery app, and celery is not among its requirements", add("'celery[redis]'"))
     if "celery" in guess.packages and "app_celery_app" not in guess.values:
-        yield Lack("celery is among its requirements, and no Celery app was found", "name it: --celery-app mysite")
+        yield Lack(
+            "celery is among its requirements, and no Celery app was found", "name it: --celery-app mysite, or none"
+        )
 
 
 def _code(guess: Guess) -> Iterator[Lack]:
@@ -98,7 +103,7 @@ def _settings(guess: Guess) -> Iterator[Lack]:
         place = found.assigned.get(setting, ("the settings", None))[0]
         return "" if found.of_setting(setting) else place
 
-    if "STATIC_ROOT" not in found.reads:
+    if "STATIC_ROOT" not in found.reads and not found.of_setting("STATIC_ROOT"):
         yield Lack(
             f"{fixed('STATIC_ROOT') or 'the settings'}: static files are to be collected where the host says",
             'STATIC_ROOT = os.environ.get("STATIC_ROOT", BASE_DIR / "staticfiles")',
@@ -116,6 +121,9 @@ def _settings(guess: Guess) -> Iterator[Lack]:
             f"{place}: the database is not taken from the environment",
             'add dj-database-url, and DATABASES = {"default": dj_database_url.config()}, which reads DATABASE_URL',
         )
+    place, root = found.assigned.get("MEDIA_ROOT", ("", None))
+    if place and not found.of_setting("MEDIA_ROOT"):
+        yield Lack(f"{place}: uploads go where it may not write", _media(root or ""))
     if found.assigned.get("DEBUG", ("", None))[1] == "True":
         yield Lack(
             f"{found.assigned['DEBUG'][0]}: DEBUG is on, which shows settings to visitors",
@@ -126,3 +134,14 @@ def _settings(guess: Guess) -> Iterator[Lack]:
             "the settings do not say how the proxy tells that a request came over HTTPS",
             'SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")',
         )
+
+
+def _media(root: str) -> str:
+    data = posixpath.dirname(root.rstrip("/"))
+    if data.startswith("/") and data != "/":
+        return f"app_data_dir: {data} and app_media_root: {root.rstrip('/')} in main.yml"
+    return (
+        'MEDIA_ROOT = os.environ.get("MEDIA_ROOT", BASE_DIR / "media")\n'
+        "# and in main.yml app_data_dir: /var/www/app/data, app_media_root: /var/www/app/data/media and, among"
+        " app_settings, that as MEDIA_ROOT"
+    )

@@ -18,8 +18,8 @@ KEYWORDS = {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
 # Keys that ssh tries by itself.
 USUAL_KEYS = {f"~/.ssh/id_{kind}" for kind in ("ed25519", "ed25519_sk", "rsa", "ecdsa", "ecdsa_sk")}
 PORTS = {"database": 5432, "redis": 6379}
-APP = ("app_name", "app_django_settings_module", "app_wsgi", "app_celery_app", "app_requirements", "app_health_path",
-       "app_liveness_path")  # fmt: skip
+APP = ("app_name", "app_directory", "app_django_settings_module", "app_wsgi", "app_celery_app", "app_requirements",
+       "app_health_path", "app_liveness_path")  # fmt: skip
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from starter.render import Answers
 
 TITLES = {
     "app_name": "name",
+    "app_directory": "directory in what is packed",
     "app_django_settings_module": "settings module",
     "app_wsgi": "WSGI application",
     "app_celery_app": "Celery app",
@@ -33,13 +35,14 @@ def found(guess: Guess) -> None:
             print("  Celery app: none, so no host works off a queue")
     reads = guess.environment.reads
     if reads:
-        print(f"  settings read from the environment: {', '.join(sorted(reads))}")
+        said = f"settings read from the environment: {', '.join(sorted(reads))}"
+        print(textwrap.fill(said, 110, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False))
 
 
 def lacking(missing: list[Lack]) -> None:
     if not missing:
         return
-    print("\nThe app is not ready to be released. It lacks:")
+    print("\nThe app is not ready to be released. Mend it, or say it by variables (docs/ops/your-app.md). It lacks:")
     for number, lack in enumerate(missing, 1):
         first, *more = lack.mend.splitlines()
         print(f"  {number}. {lack.what}\n       {first}")

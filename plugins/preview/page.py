@@ -153,17 +153,11 @@ def _image(page: Preview, plan: Plan) -> None:
 def _requirements(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, Any]]) -> None:
     text, name = plan.contents.requirements, plan.contents.requirements_file
     if text is None:
-        page.refused.append(
-            f"The artifact has no {name or 'file of requirements'} at its top: lock the app's requirements or set"
-            " app_requirements."
-        )
+        page.refused.append(requirements.missing(name))
         return
     if requirements.kind(name, text) == "listed":
         if not plan.unhashed:
-            page.refused.append(
-                f"The requirements in {name} have no hashes: lock them (uv pip compile --generate-hashes {name} -o"
-                " requirements.lock), or set app_requirements_unhashed: true."
-            )
+            page.refused.append(requirements.unhashed(name))
             return
         page.tell("requirements", f"{name} has no hashes: what the index has at that moment")
         return

@@ -1,5 +1,5 @@
-"""Two Django projects that were not made for this, as PyPI has them, with a file of app_* variables each: a login, an
-upload and a background task, through HTTPS.
+"""Django projects that were not made for this, as PyPI has them, with a file of app_* variables each: a login, an
+upload and a background task, through HTTPS, and for one of them the next version and the way back.
 
 On a lab of its own: `bin/test foreign`, and `make test-full`.
 """
@@ -16,11 +16,13 @@ import shutil
 import socket
 import subprocess
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
+from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,8 @@ from tests.outside import context, play, secrets
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache/foreign"
+# What the variables of an app reach: with them alone, a host that is made for one becomes another's.
+REACHED = "--tags=nginx,runtime,envdir,services,release"
 PASSWORD = "correct horse battery"
 # A picture of one pixel.
 PNG = bytes.fromhex(
@@ -76,6 +80,19 @@ by = Organiser.objects.create(name="Analysts", slug="analysts")
 Event.objects.create(
     name="Conf", slug="conf", organiser=by, date_from=today, date_to=today, email="ada@example.org",
     timezone="UTC", locale_array="en", content_locale_array="en", is_public=True,
+)
+"""
+
+# And one of the issue tracker: a person, and a queue that takes what is put into a directory of the host.
+QUEUES = f"""
+import os
+from django.contrib.auth import get_user_model
+from helpdesk.models import Queue
+get_user_model().objects.create_superuser("ada", "ada@example.org", "{PASSWORD}")
+os.mkdir("/data/mail")
+Queue.objects.create(
+    title="Engine", slug="engine", email_address="help@example.org", allow_public_submission=True,
+    allow_email_submission=True, email_box_type="local", email_box_local_dir="/data/mail",
 )
 """
 
@@ -144,20 +161,14 @@ def socket_to(address: str, timeout: float, source: Any) -> Any:
 class Foreign:
     """One of them: packed as it came, on hosts that its variables describe."""
 
-    def __init__(self, lab: dict[str, Any], name: str, project: str, version: str) -> None:
-        self.lab, self.name = lab, name
+    def __init__(self, lab: dict[str, Any], name: str, project: str) -> None:
+        self.lab, self.project = lab, project
         self.file = ROOT / f"examples/foreign/{name}.yml"
         self.app_name: str = yaml.safe_load(self.file.read_text())["app_name"]
         self.home = Lab(lab["name"]).directory / "foreign" / name
         if not self.home.exists():
-            with tarfile.open(sdist(project, version)) as archive:
-                archive.extractall(self.home.with_suffix(".unpacked"), filter="data")
-            (unpacked,) = self.home.with_suffix(".unpacked").iterdir()
-            unpacked.rename(self.home)
+            self.home.mkdir(parents=True)
             newcomer.git(self.home, "init", "-q")
-            # What a source distribution has is all of it, whatever its .gitignore says.
-            newcomer.git(self.home, "add", "--all", "--force")
-            newcomer.git(self.home, "commit", "-q", "-m", f"{project} {version}")
         found = secrets(lab)
         self.variables = {
             "vault_database_password": found["postgres_app_password"],
@@ -168,13 +179,28 @@ class Foreign:
             "app_liveness_path": "", "app_celery_app": "",
         }  # fmt: skip
 
-    def play(self, playbook: str, **more: Any) -> str:
-        words = ["-e", json.dumps({**self.variables, **more}), "-e", f"@{self.file}"]
+    def play(self, playbook: str, *options: str, **more: Any) -> str:
+        words = ["-e", json.dumps({**self.variables, **more}), "-e", f"@{self.file}", *options]
         done = play(self.lab, f"playbooks/{playbook}.yml", *words)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr
         return done.stdout
 
-    def deploy(self) -> str:
+    def commit(self, version: str) -> None:
+        """A source distribution, instead of what was there."""
+        with tempfile.TemporaryDirectory(dir=self.home.parent) as place:
+            with tarfile.open(sdist(self.project, version)) as archive:
+                archive.extractall(place, filter="data")
+            (unpacked,) = Path(place).iterdir()
+            (self.home / ".git").rename(unpacked / ".git")
+            shutil.rmtree(self.home)
+            unpacked.rename(self.home)
+        # What a source distribution has is all of it, whatever its .gitignore says.
+        newcomer.git(self.home, "add", "--all", "--force")
+        newcomer.git(self.home, "commit", "-q", "--allow-empty", "-m", f"{self.project} {version}")
+
+    def deploy(self, version: str) -> str:
+        """Say what the deploy said; ``release`` is then the one that it made."""
+        self.commit(version)
         packed = subprocess.run(
             [str(ROOT / "bin/pack"), "--repo", str(self.home), "--path", ".", "--name", self.app_name, "--json",
              "--output", str(self.home.parent)],
@@ -188,11 +214,12 @@ class Foreign:
         """What an operator types on the host: Python, in the live release."""
         self.on("app1", f"app-manage shell {' '.join(flags)} --command {shlex.quote(program)}")
 
-    def on(self, host: str, command: str) -> str:
+    def on(self, host: str, command: str, given: str = "") -> str:
         container = self.lab["hosts"][host]["container"]
         done = subprocess.run(
-            ["docker", "exec", "-i", container, "sh", "-c", command], capture_output=True, text=True, check=False
-        )
+            ["docker", "exec", "-i", container, "sh", "-c", command],
+            input=given, capture_output=True, text=True, check=False,
+        )  # fmt: skip
         assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -200,11 +227,13 @@ class Foreign:
 @pytest.fixture(scope="module")
 def lab() -> dict[str, Any]:
     facts: dict[str, Any] = Lab.chosen().facts()
+    done = play(facts, "playbooks/bootstrap.yml")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     return facts
 
 
 def forget(foreign: Foreign) -> None:
-    """Between the two: a host and a database that never had an app."""
+    """Between two of them: a host and a database that never had an app."""
     foreign.on(
         "app1",
         "systemctl stop app.target app.service; rm -rf /opt/app/current /opt/app/releases/* /var/lib/app/state.json"
@@ -218,10 +247,9 @@ def forget(foreign: Foreign) -> None:
 
 def test_pretalx(lab: dict[str, Any]) -> None:
     """A project in src/, with Celery, uploads and a job of its own, run by what its code says."""
-    pretalx = Foreign(lab, "pretalx", "pretalx", "2025.2.2")
-    pretalx.play("bootstrap")
+    pretalx = Foreign(lab, "pretalx", "pretalx")
     pretalx.play("site")
-    said = pretalx.deploy()
+    said = pretalx.deploy("2025.2.2")
     assert "app_celery_app is pretalx.celery_app:app" in said
     assert "installed without hashes" in said
     record = json.loads(pretalx.on("app1", "cat /opt/app/current/release.json"))
@@ -256,11 +284,67 @@ def test_pretalx(lab: dict[str, Any]) -> None:
     forget(pretalx)
 
 
+def attachment(browser: Browser, ticket: str, name: str) -> bytes:
+    """What is behind the link that a ticket's page has to it; what came by mail has a number before its name."""
+    status, page = browser.get(ticket)
+    link = re.search(rf"href='(/media/helpdesk/attachments/[^']+{re.escape(name)})'", page)
+    assert (status, bool(link)) == (200, True), page
+    assert link
+    status, content, headers = browser.raw(link[1])
+    assert status == 200, link[1]
+    assert headers["X-Release"] is None  # the edge's own answer
+    return content
+
+
+def test_helpdesk(lab: dict[str, Any]) -> None:
+    """An issue tracker: its tickets, its mail by a timer, its next version, and the way back from that."""
+    helpdesk = Foreign(lab, "helpdesk", "django-helpdesk")
+    helpdesk.play("site", REACHED)
+    said = helpdesk.deploy("1.7.0")
+    assert "app_python_path is .. (standalone.config.local_settings is seen from there)" in said
+    assert "app_wsgi is standalone.config.wsgi:application" in said
+    assert "app-job-periodic" not in helpdesk.on("app1", "systemctl list-timers --all --no-legend")
+    first = helpdesk.release
+
+    helpdesk.manage(QUEUES)
+    browser = Browser(lab)
+    status, page = browser.post("/login/", {"username": "ada", "password": PASSWORD, "next": "/dashboard/"}, {})
+    assert (status, "Logout" in page) == (200, True), page
+    assert {cookie.name for cookie in browser.jar if cookie.secure} == {"csrftoken", "sessionid"}
+    fields = {"queue": "1", "title": "The engine weaves", "body": "Algebraical patterns.", "priority": "3"}
+    status, page = browser.post("/tickets/submit/", fields, {"attachment": ("loom.png", PNG, "image/png")})
+    assert (status, "Algebraical patterns." in page) == (200, True), page
+    assert attachment(browser, "/tickets/1/", "loom.png") == PNG
+
+    # What arrives by mail becomes a ticket when the timer's job runs.
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = "charles@example.org", "help@example.org", "No funds"
+    mail.set_content("The engine is not built.")
+    mail.add_attachment(PNG, maintype="image", subtype="png", filename="plan.png")
+    helpdesk.on("app1", "cat >/data/mail/1.eml", mail.as_string())
+    helpdesk.on("app1", "systemctl start app-job-mail.service")
+    assert attachment(browser, "/tickets/2/", "plan.png") == PNG
+
+    # The next version has the same people, sessions and files, and what it is given stays when it goes.
+    helpdesk.deploy("1.8.0")
+    assert browser.raw("/tickets/1/")[2]["X-Release"] == helpdesk.release != first
+    assert "\nVersion: 1.8.0\n" in helpdesk.on("app1", "cat /opt/app/current/src/PKG-INFO")
+    assert attachment(browser, "/tickets/1/", "loom.png") == PNG
+    fields = {**fields, "title": "The engine prints"}
+    status, page = browser.post("/tickets/submit/", fields, {"attachment": ("print.png", PNG, "image/png")})
+    assert (status, "The engine prints" in page) == (200, True), page
+    helpdesk.play("rollback")
+    assert browser.raw("/tickets/1/")[2]["X-Release"] == first
+    assert attachment(browser, "/tickets/3/", "print.png") == PNG
+    assert attachment(browser, "/tickets/1/", "loom.png") == PNG
+    forget(helpdesk)
+
+
 def test_import_export(lab: dict[str, Any]) -> None:
     """A project without WSGI module, production settings, hashed names, health path and Celery."""
-    shop = Foreign(lab, "import-export", "django-import-export", "4.4.3")
-    shop.play("site")
-    said = shop.deploy()
+    shop = Foreign(lab, "import-export", "django-import-export")
+    shop.play("site", REACHED)
+    said = shop.deploy("4.4.3")
     assert "any answer of / below 500" in said
     shop.on("app1", "! systemctl --no-legend list-units 'celery-*' | grep -q active")
     shop.manage(

@@ -203,6 +203,11 @@ def test_managed_services_are_let_out_to_and_nobody_is_a_stand_in(slipway: Path,
         (["--repository", "https://github.com/a/b"], "owner/name"),
         (["--domain", "localhost"], "--domain: 'localhost' is not a name"),
         (["--app", "/nowhere"], "--app: There is no directory"),
+        (["--wsgi", "ledger.wsgi"], "--wsgi: 'ledger.wsgi' is not module and name, such as mysite.wsgi:application"),
+        (["--settings-module", "ledger/base.py"], "is not a module such as mysite.settings"),
+        (["--celery-app", "a b"], "is not a module, such as mysite, or module and name, or none"),
+        (["--health-path", "healthz"], "--health-path: 'healthz' is not a path such as /healthz"),
+        (["--name", "My Shop"], "is not a name of small letters"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence_and_writes_nothing(

@@ -50,6 +50,7 @@ def test_answers_are_put_into_canonical_form(tmp_path: Path) -> None:
         ("203.0.113.7:2222", "uses port 22"),
         ("root;id@203.0.113.7", "not the name of an account"),
         ("-oProxyCommand=x", "neither an IP address nor a name"),
+        ("300.1.1.1", "neither an IP address nor a name"),
         ("203.0.113.7 /nowhere/key", "no key file"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_flag_comes_before_what_is_found(app: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "old", "new", "said", "mends"),
     [
-        ("requirements.txt", "--hash=sha256:", "# ", "a hash for each", "--generate-hashes"),
+        ("requirements.txt", "--hash=sha256:", "# ", "have no hashes", "--generate-hashes"),
         ("requirements.txt", "gunicorn==", "granian==", "gunicorn is not among", "gunicorn"),
         ("requirements.txt", "psycopg", "mysql", "no PostgreSQL driver", "psycopg"),
         ("ledger/urls.py", '"health/"', '"sickness/"', "answers 200 when it can serve", "urls.py"),
@@ -83,6 +83,20 @@ def test_a_flag_comes_before_what_is_found(app: Path) -> None:
         ),
         ("ledger/base.py", 'os.environ.get("LEDGER_DEBUG", "") == "1"', "True", "DEBUG is on", "DJANGO_DEBUG"),
         ("ledger/base.py", "SECURE_PROXY_SSL_HEADER", "PROXY", "came over HTTPS", "SECURE_PROXY"),
+        (
+            "ledger/base.py",
+            "STATIC_URL =",
+            "MEDIA_ROOT = BASE_DIR / 'up'\nSTATIC_URL =",
+            "base.py:17: uploads",
+            "MEDIA_ROOT",
+        ),
+        (
+            "ledger/base.py",
+            "STATIC_URL =",
+            "MEDIA_ROOT = '/data/up/'\nSTATIC_URL =",
+            "uploads",
+            "app_data_dir: /data and",
+        ),
         ("ledger/base.py", "SECRET_KEY =", "SECRET_KEY ==", "cannot be read", "py_compile"),
     ],
 )
@@ -95,6 +109,46 @@ def test_what_an_app_lacks_is_said_with_what_mends_it(
     path.write_text(text.replace(old, new) if new != "SECRET_KEY ==" else text.replace(old, "SECRET_KEY = ="))
     missing = lacks.lacks(guess.look(app, {}))
     assert [lack.mend for lack in missing if said in lack.what and mends in lack.mend], missing
+
+
+def test_a_project_that_is_a_package_is_packed_with_what_is_above_it(app: Path) -> None:
+    """As settings name it: ``site.config.settings``, with manage.py in site/ and other packages beside that."""
+    web = app / "web"
+    (web / "ledger").rename(web / "config")
+    for path in (web / "config").glob("*.py"):
+        path.write_text(path.read_text().replace("ledger.", "web.config."))
+    found = guess.look(web, {})
+    assert (found.path, found.values["app_directory"]) == ("", "web")
+    assert found.values["app_django_settings_module"] == "web.config.base"
+    assert found.values["app_wsgi"] == "web.config.wsgi:application"
+    assert found.values["app_requirements"] == "web/requirements.txt"
+    assert "SECRET_KEY" in found.environment.reads
+    assert lacks.lacks(found) == []
+
+
+def test_what_says_above_what_it_needs_is_packed_with_it(app: Path) -> None:
+    (app / "web/requirements.txt").rename(app / "requirements.txt")
+    found = guess.look(app, {})
+    assert (found.path, found.values["app_directory"], found.values["app_requirements"]) == (
+        "", "web", "requirements.txt",
+    )  # fmt: skip
+    assert lacks.lacks(found) == []
+
+
+def test_a_lock_of_uvs_is_one(app: Path) -> None:
+    (app / "web/requirements.txt").unlink()
+    (app / "web/uv.lock").write_text('[[package]]\nname = "gunicorn"\n\n[[package]]\nname = "psycopg-binary"\n')
+    found = guess.look(app, {})
+    assert found.values["app_requirements"] == "uv.lock"
+    assert lacks.lacks(found) == []
+
+
+def test_a_project_file_that_is_for_tools_lists_nothing(app: Path) -> None:
+    path = app / "web/requirements.txt"
+    path.write_text(path.read_text().replace("--hash=sha256:", "# "))
+    (app / "web/pyproject.toml").write_text("[tool.ruff]\n")
+    (lack,) = lacks.lacks(guess.look(app, {}))
+    assert "3.11 requirements.txt -o requirements.lock" in lack.mend
 
 
 @pytest.mark.parametrize(
@@ -135,6 +189,8 @@ STRIPE = os.environ["STRIPE_KEY"]
 SENTRY = os.environ.get("SENTRY_DSN")
 MAIL = config("MAIL_HOST", default="localhost")
 NOT = {"ASSIGNED": 1}
+if os.environ.get("SMTP_HOST"):
+    EMAIL_PORT = os.environ["SMTP_PORT"]
 if "CI" in os.environ:
     os.environ.setdefault("SOMETHING", "1")
 """
@@ -152,7 +208,7 @@ def test_the_settings_are_read_and_not_run(settings: environment.Environment) ->
     required = {name for name, read in settings.reads.items() if read.required}
     assert set(settings.reads) == {
         "APP_KEY", "DEBUG", "HOSTNAMES", "DB_NAME", "DB_PASSWORD", "DB_HOST", "CACHE_URL", "STRIPE_KEY", "SENTRY_DSN",
-        "MAIL_HOST",
+        "MAIL_HOST", "SMTP_HOST", "SMTP_PORT",
     }  # fmt: skip
     assert required == {"APP_KEY", "DB_NAME", "DB_PASSWORD", "CACHE_URL", "STRIPE_KEY"}
     assert settings.reads["STRIPE_KEY"].place == "site/settings.py:12"
@@ -174,7 +230,7 @@ def test_each_name_is_handed_what_it_is_for(settings: environment.Environment) -
         hands.settings["STRIPE_KEY"]
         == "{{ undef(hint='set STRIPE_KEY: site/settings.py:12 reads it and has no default') }}"
     )
-    assert sorted(hands.optional) == ["MAIL_HOST", "SENTRY_DSN"]
+    assert sorted(hands.optional) == ["MAIL_HOST", "SENTRY_DSN", "SMTP_HOST", "SMTP_PORT"]
     assert not any("vault_" in value for value in hands.build.values())
 
 

@@ -72,6 +72,32 @@ def test_what_lies_in_src_beside_manage_is_imported_from_there(tmp_path: Path) -
     (tmp_path / "src/shop/__init__.py").touch()
     found = apps.look(Config(), tmp_path)
     assert (found.python_path, found.asgi) == (("src",), "shop.asgi:application")
+    assert found.guessed["python_path"] == "src (packages are there)"
+
+
+def test_a_project_that_is_a_package_is_imported_from_above(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        site__manage_DOT_py=MANAGE.replace("shop.settings", "site.settings"),
+        site__config__wsgi_DOT_py=WSGI.replace("shop.settings", "site.settings"),
+        site__jobs__celery_DOT_py="app = Celery('site')\n",
+    )
+    found = apps.look(Config(), tmp_path)
+    assert (found.directory, found.python_path) == ("site", ("..",))
+    assert found.guessed["python_path"] == ".. (site.settings is seen from there)"
+    # As its settings name them, and not by a second name.
+    assert (found.wsgi, found.celery) == ("site.config.wsgi:application", "site.jobs")
+    said = apps.look(Config(python_path=("lib",)), tmp_path)
+    assert (said.python_path, said.wsgi) == (("lib",), "config.wsgi:application")
+
+
+def test_a_package_of_the_projects_name_beside_manage_is_imported_from_there(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        shop__manage_DOT_py=MANAGE, shop__shop__settings_DOT_py="", shop__shop__wsgi_DOT_py=WSGI,
+    )  # fmt: skip
+    found = apps.look(Config(), tmp_path)
+    assert (found.directory, found.python_path, found.wsgi) == ("shop", (), "shop.wsgi:application")
 
 
 def test_two_projects_are_no_guess(project: Path) -> None:
@@ -152,6 +178,20 @@ def test_a_worker_without_celery_is_refused_before_it_could_fail(made: Config) -
     apps.check(dataclasses.replace(made, processes=("gunicorn",)), made.release_dir("a"), app)
 
 
+def test_what_starts_it_is_installed_or_asked_for(made: Config) -> None:
+    packages = made.release_dir("a") / "venv/lib/python3.11/site-packages"
+    app = apps.of(made, "a")
+    for name, wanted in (("django", "gunicorn"), ("gunicorn", "celery"), ("celery", "")):
+        (packages / name).mkdir(parents=True)
+        (packages / name / "__init__.py").touch()
+        if wanted:
+            with pytest.raises(
+                Refusal, match=f"requirements.txt brings no {wanted}: add {wanted} to it, or to app_req"
+            ):
+                apps.check(made, made.release_dir("a"), app)
+    apps.check(made, made.release_dir("a"), app)
+
+
 # Requirements
 
 
@@ -179,10 +219,15 @@ def test_more_requirements_have_hashes_where_the_others_have(tmp_path: Path) -> 
 
 
 def test_a_lock_comes_before_a_list_and_a_nearer_one_before_a_farther(tmp_path: Path) -> None:
-    put(tmp_path, web__pyproject_DOT_toml="", uv_DOT_lock="", requirements_DOT_txt="django\n")
+    put(tmp_path, web__pyproject_DOT_toml="[project]\n", uv_DOT_lock="", requirements_DOT_txt="django\n")
     assert guess.requirements(tmp_path / "web", tmp_path) == ("web/pyproject.toml", "it is there")
     put(tmp_path, requirements_DOT_lock=LOCKED)
     assert guess.requirements(tmp_path / "web", tmp_path) == ("requirements.lock", "locked with hashes")
+
+
+def test_a_project_file_that_is_for_tools_lists_nothing(tmp_path: Path) -> None:
+    put(tmp_path, pyproject_DOT_toml="[tool.ruff]\n")
+    assert guess.requirements(tmp_path, tmp_path) is None
 
 
 # Static files

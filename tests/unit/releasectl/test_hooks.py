@@ -388,8 +388,7 @@ def test_a_refusal_carries_them_too(config, host, units, monkeypatch) -> None:  
 def building(config, make, monkeypatch) -> Callable[..., Hooks]:  # type: ignore[no-untyped-def]
     """A release in the making, whose build itself does nothing."""
     monkeypatch.setattr(build.pwd, "getpwnam", lambda _name: type("Me", (), {"pw_uid": os.getuid(), "pw_gid": 0}))
-    monkeypatch.setattr(build.requirements, "check", lambda *_words: "hashed")
-    monkeypatch.setattr(build.venvs, "provide", lambda *_words: True)
+    monkeypatch.setattr(build.venvs, "provide", lambda *_words: build.venvs.Provided("hashed", True))
     monkeypatch.setattr(build, "collect_static", lambda _config, directory, *_more: (directory / "static").mkdir())
 
     def building(**scripts: str) -> Hooks:
@@ -410,7 +409,12 @@ def test_the_code_is_theirs_to_write_and_roots_afterwards(building, monkeypatch)
     mine = building(before_build="echo made >front.js; chmod 666 front.js", after_build="cat front.js >again.js")
     seen = []
     front = mine.directory / "src" / "front.js"
-    monkeypatch.setattr(build.venvs, "provide", lambda *_words: seen.append(front.stat().st_mode & 0o777))
+
+    def provide(*_words: object) -> build.venvs.Provided:
+        seen.append(front.stat().st_mode & 0o777)
+        return build.venvs.Provided("hashed", True)
+
+    monkeypatch.setattr(build.venvs, "provide", provide)
     built(mine)
     assert seen == [0o644], "what packages run while they are built finds the code as nobody can write it"
     for name in ("front.js", "again.js"):

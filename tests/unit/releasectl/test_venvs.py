@@ -42,8 +42,8 @@ def unpacked(config: Config, release: str, lock: str) -> Path:
 
 def test_the_same_lock_is_built_once_and_each_release_finds_it_at_its_own_place(config, installed) -> None:  # type: ignore[no-untyped-def]
     a, b = unpacked(config, "a", "django==5.2"), unpacked(config, "b", "django==5.2")
-    assert venvs.provide(config, a, "a", LOCK) is False
-    assert venvs.provide(config, b, "b", LOCK) is True
+    assert venvs.provide(config, a, "a", LOCK).there is False
+    assert venvs.provide(config, b, "b", LOCK).there is True
     assert installed == ["a"]
     assert (a / "venv").resolve() == (b / "venv").resolve()
     assert (b / "venv" / "bin" / "python").is_file()
@@ -53,7 +53,7 @@ def test_the_same_lock_is_built_once_and_each_release_finds_it_at_its_own_place(
 def test_another_lock_is_another_one(config, installed) -> None:  # type: ignore[no-untyped-def]
     a, b = unpacked(config, "a", "django==5.2"), unpacked(config, "b", "django==5.2.1")
     venvs.provide(config, a, "a", LOCK)
-    assert venvs.provide(config, b, "b", LOCK) is False
+    assert venvs.provide(config, b, "b", LOCK).there is False
     assert installed == ["a", "b"]
     assert (a / "venv").resolve() != (b / "venv").resolve()
 
@@ -74,7 +74,7 @@ def test_so_it_is_when_it_is_made_with_something_else(config, installed, monkeyp
     system = change.pop("system", venvs._system())
     monkeypatch.setattr(venvs, "_system", lambda: system)
     later = dataclasses.replace(config, **change)
-    assert venvs.provide(later, unpacked(config, "b", "django==5.2"), "b", LOCK) is False
+    assert venvs.provide(later, unpacked(config, "b", "django==5.2"), "b", LOCK).there is False
     assert installed == ["a", "b"]
 
 
@@ -82,7 +82,7 @@ def test_so_it_is_when_it_is_made_with_something_else(config, installed, monkeyp
 def test_a_lock_that_reads_other_files_is_shared_by_nobody(config, installed, option) -> None:  # type: ignore[no-untyped-def]
     lock = f"django==5.2 \\\n    --hash=sha256:0\n{option}\n"
     for release in ("a", "b"):
-        assert venvs.provide(config, unpacked(config, release, lock), release, LOCK) is False
+        assert venvs.provide(config, unpacked(config, release, lock), release, LOCK).there is False
     assert installed == ["a", "b"]
 
 
@@ -91,7 +91,7 @@ def test_so_it_is_with_requirements_that_have_no_hashes(config, installed) -> No
     for release in ("a", "b"):
         directory = unpacked(config, release, "")
         (directory / "src" / LOCK).write_text("django>=5\n")
-        assert venvs.provide(config, directory, release, LOCK) is False
+        assert venvs.provide(config, directory, release, LOCK).there is False
     assert installed == ["a", "b"]
 
 
@@ -126,7 +126,7 @@ def test_one_that_was_half_made_is_swept_and_made_anew(config, installed) -> Non
     (place / venvs.RECORD).unlink()
     (a / "venv").unlink()
     assert venvs.sweep(config) == [place.name]
-    assert venvs.provide(config, a, "a", LOCK) is False
+    assert venvs.provide(config, a, "a", LOCK).there is False
     assert installed == ["a", "a"]
 
 

@@ -98,7 +98,12 @@ class Lint:
         for ancestor in type(operation).__mro__:
             look = getattr(self, f"on_{ancestor.__name__}", None)
             if look is not None:
-                look(app, operation, state)
+                try:
+                    look(app, operation, state)
+                except Exception as error:
+                    # What fields of an app's own answer is theirs; what cannot be told stops no deploy.
+                    what = f"{type(operation).__name__} cannot be judged ({type(error).__name__}: {error})"
+                    self.note(UNKNOWN, what)
                 return
             if ancestor.__name__ in HARMLESS:
                 return
@@ -309,7 +314,8 @@ def type_changes(old, new):
     """What becomes of the column's type."""
     was, now = (KINDS.get(field.get_internal_type(), field.get_internal_type()) for field in (old, new))
     if was == now == "varchar":
-        if new.max_length is not None and (old.max_length is None or new.max_length < old.max_length):
+        least = _length(new)
+        if least is not None and (_length(old) is None or least < _length(old)):
             yield INCOMPATIBLE, "makes shorter"
     elif was == now == "reference":
         if _target(old) != _target(new):
@@ -326,6 +332,11 @@ def type_changes(old, new):
         yield LOCKS, "rewrites the table to widen"
     elif (was, now) != ("varchar", "TextField"):
         yield INCOMPATIBLE, "changes the type of"
+
+
+def _length(field):
+    """A column's length; Django takes digits as well, and hands them to the database as they are."""
+    return None if field.max_length is None else int(field.max_length)
 
 
 def _target(field):

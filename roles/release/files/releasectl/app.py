@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from .names import shorten
 # The operator's own settings module (app_settings_overlay): it begins with all that the app's module has.
 OVERLAY = Path("/etc/slipway/overlay")
 OVERLAY_MODULE = "slipway_settings"
+# What starts a process, where the host is to run it.
+STARTED_BY = {"gunicorn": "gunicorn", "celery-worker": "celery", "celery-beat": "celery"}
 # The workers of gunicorn that serve an ASGI application: uvicorn's own package has them no more, in a while.
 ASGI_WORKERS = (("uvicorn_worker", "uvicorn_worker.UvicornWorker"), ("uvicorn", "uvicorn.workers.UvicornWorker"))
 
@@ -36,6 +39,11 @@ class App:
     def public(self) -> dict[str, object]:
         """As release.json has it."""
         return {**asdict(self), "python_path": list(self.python_path)}
+
+    def tell(self, say: Callable[[str], None]) -> None:
+        """What was guessed, as it is made."""
+        for name, value in self.guessed.items():
+            say(f"guessed app_{name}: {value}")
 
 
 NAMES = {
@@ -80,25 +88,23 @@ def look(config: Config, source: Path, found: Image | None = None) -> App:
         )
     code = guess.python(root)
     take("settings_module", config.settings_module, guess.settings(root, code))
+    path = config.python_path
+    if not path and (seen := guess.python_path(root, source, values["settings_module"])):
+        path = (seen.value,)
+        guessed["python_path"] = f"{seen.value} ({seen.source})"
+    above = ".." in path and values["settings_module"].partition(".")[0] == root.name
     # One of the two is named, or the first that is there: what is asynchronous is chosen, and not fallen into.
     asynchronous = bool(config.asgi) or (found is not None and found.interface == "asgi")
-    wsgi = None if asynchronous else guess.application(root, code, "wsgi")
-    asgi = None if config.wsgi or wsgi else guess.application(root, code, "asgi")
+    wsgi = None if asynchronous else guess.application(root, code, "wsgi", above)
+    asgi = None if config.wsgi or wsgi else guess.application(root, code, "asgi", above)
     take("wsgi", config.wsgi, wsgi)
     take("asgi", config.asgi, asgi)
     if not values["wsgi"] and not values["asgi"]:
         guessed[NAMES["wsgi"]] = "Django's own for these settings (there is no wsgi.py and no asgi.py)"
-    take("celery", config.celery_app, guess.celery(root, code))
+    take("celery", config.celery_app, guess.celery(root, code, above))
     take("requirements", config.requirements, None if found else guess.requirements(root, source))
     take("health_path", config.health_path, guess.health(root, code, guess.READY))
-    path = config.python_path or (("src",) if _is_layout(root) else ())
     return App(**values, python_path=path, guessed=guessed)
-
-
-def _is_layout(root: Path) -> bool:
-    """Whether packages lie in src/ beside manage.py."""
-    src = root / "src"
-    return src.is_dir() and not (src / "__init__.py").is_file() and any(src.glob("*/__init__.py"))
 
 
 def of(config: Config, release: str) -> App:
@@ -183,7 +189,8 @@ def settings(config: Config, app: App) -> dict[str, str]:
 def check(config: Config, directory: Path, app: App) -> None:
     """Once it is built: refuse what could never start."""
     release = directory.name
-    if not app.settings_module and any((place / "django/__init__.py").is_file() for place in packages(config, release)):
+    django = _has(config, release, "django")
+    if not app.settings_module and django:
         raise Refusal(
             f"No manage.py, wsgi.py or asgi.py of {_made_of(directory)} names a settings module: set"
             " app_django_settings_module."
@@ -193,8 +200,24 @@ def check(config: Config, directory: Path, app: App) -> None:
             f"This host is to run a Celery worker (it is in the group worker), and {_made_of(directory)} has no Celery"
             " app: set app_celery_app to it, or to none, and run site.yml."
         )
+    for process, package in STARTED_BY.items():
+        if (
+            process in config.processes
+            and django
+            and image.of(directory) is None
+            and not _has(config, release, package)
+        ):
+            raise Refusal(
+                f"This host is to run {process}, and {app.requirements} brings no {package}: add {package} to it, or to"
+                " app_requirements_extra, and run site.yml."
+            )
     if app.asgi:
         asgi_worker(config, release)
+
+
+def _has(config: Config, release: str, package: str) -> bool:
+    """Whether a package is installed for it."""
+    return any((place / package / "__init__.py").is_file() for place in packages(config, release))
 
 
 def _made_of(directory: Path) -> str:
@@ -206,9 +229,8 @@ def asgi_worker(config: Config, release: str) -> str:
     found = image.of(config.release_dir(release))
     if found is not None and found.worker_class:
         return found.worker_class
-    places = packages(config, release)
     for name, worker in ASGI_WORKERS:
-        if any((place / name / "__init__.py").is_file() for place in places):
+        if _has(config, release, name):
             return worker
     where = "its requirements (or to app_requirements_extra)" if found is None else "the image"
     raise Refusal(

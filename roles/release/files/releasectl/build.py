@@ -211,13 +211,12 @@ def _make(config: Config, directory: Path, release: str, say: Callable[[str], No
     mine.check()
     _build_hook(config, mine, "before_build", [config.build_cache], network=True)
     app = apps.look(config, directory / "src")
-    for name, value in app.guessed.items():
-        say(f"guessed app_{name}: {value}")
-    given = requirements.check(config, directory / "src", app.requirements)
+    app.tell(say)
     say("providing the virtual environment")
-    if venvs.provide(config, directory, release, app.requirements):
+    provided = venvs.provide(config, directory, release, app.requirements)
+    if provided.there:
         say("that of the same requirements is there already")
-    noted = {"file": app.requirements, "kind": given, "installed": requirements.note(directory)}
+    noted = {"file": app.requirements, "kind": provided.kind, "installed": requirements.note(directory)}
     apps.check(config, directory, app)
     say("collecting static files")
     known = collect_static(config, directory, release, app, say)

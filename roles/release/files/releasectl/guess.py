@@ -17,6 +17,7 @@ LISTS = ("uv.lock", *LOCKS[1:], "requirements/base.txt", "pyproject.toml")
 SETTINGS = re.compile(r"""DJANGO_SETTINGS_MODULE['"]\s*[,\]]\s*(?:=\s*)?['"]([A-Za-z_][\w.]*)['"]""")
 CELERY = re.compile(r"^(\w+)\s*(?::\s*\w+\s*)?=\s*(?:celery\.)?Celery\(", re.MULTILINE)
 APPLICATION = re.compile(r"^(?:application\s*=|(?:async\s+)?def application\()", re.MULTILINE)
+PROJECT = re.compile(r"^\[project\]", re.MULTILINE)
 # A path of its own that is about health, as urls.py or a middleware write it; the first of these is the best guess.
 READY = ("readyz", "ready", "readiness", "health/ready", "healthz", "health", "healthcheck", "health-check",
          "health_check", "ht", "status", "ping", "up")  # fmt: skip
@@ -79,10 +80,26 @@ def python(root: Path) -> dict[Path, str]:
     return found
 
 
-def module(root: Path, path: Path) -> str:
-    """The name under which a file is imported; what lies below ``src`` is imported from there."""
-    parts = list(path.relative_to(root).with_suffix("").parts)
-    if parts[0] == "src" and not (root / "src" / "__init__.py").is_file():
+def python_path(root: Path, top: Path, settings_module: str) -> Found | None:
+    """From where else than manage.py's directory it imports, seen from there: from ``src``, where packages lie in that,
+    or from above, when its settings are named as those of a package that manage.py itself lies in.
+    """
+    src = root / "src"
+    if src.is_dir() and not (src / "__init__.py").is_file() and any(src.glob("*/__init__.py")):
+        return Found("src", "packages are there")
+    below = (root / root.name).exists() or (root / f"{root.name}.py").exists()
+    if root != top and not below and settings_module.partition(".")[0] == root.name:
+        return Found("..", f"{settings_module} is seen from there")
+    return None
+
+
+def module(root: Path, path: Path, above: bool = False) -> str:
+    """The name under which a file is imported, from ``above`` the project's directory where it is a package; what lies
+    below ``src`` is imported from there.
+    """
+    base = root.parent if above else root
+    parts = list(path.relative_to(base).with_suffix("").parts)
+    if parts[0] == "src" and not (base / "src" / "__init__.py").is_file():
         parts = parts[1:]
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -98,20 +115,20 @@ def settings(root: Path, sources: Sources) -> Found | None:
     return None
 
 
-def application(root: Path, sources: Sources, kind: str) -> Found | None:
+def application(root: Path, sources: Sources, kind: str, above: bool = False) -> Found | None:
     """The WSGI or ASGI application: ``kind`` is wsgi or asgi."""
     for path, text in sources.items():
         if path.name == f"{kind}.py" and APPLICATION.search(text):
-            return Found(f"{module(root, path)}:application", f"from {path.relative_to(root)}")
+            return Found(f"{module(root, path, above)}:application", f"from {path.relative_to(root)}")
     return None
 
 
-def celery(root: Path, sources: Sources) -> Found | None:
+def celery(root: Path, sources: Sources, above: bool = False) -> Found | None:
     """The Celery application."""
     for path, text in sources.items():
         match = CELERY.search(text)
         if match:
-            name = module(root, path)
+            name = module(root, path, above)
             # `celery --app shop` finds the one in shop/celery.py by itself.
             short = path.name == "celery.py" and match[1] in ("app", "celery") and path.parent != root
             return Found(name.rpartition(".")[0] if short else f"{name}:{match[1]}", f"from {path.relative_to(root)}")
@@ -144,6 +161,11 @@ def hashed(text: str) -> bool:
     return bool(entries) and all("--hash=sha256:" in entry for entry in entries)
 
 
+def lists(path: Path) -> bool:
+    """Whether it is a file of requirements; a pyproject.toml may be for tools alone."""
+    return path.is_file() and (path.name != "pyproject.toml" or bool(PROJECT.search(path.read_text(errors="replace"))))
+
+
 def requirements(root: Path, top: Path) -> Found | None:
     """The file that says what the app needs, relative to ``top``: beside manage.py or above it, with hashes first."""
     places = [place for place in (root, *root.parents) if place == top or place.is_relative_to(top)]
@@ -155,7 +177,7 @@ def requirements(root: Path, top: Path) -> Found | None:
     for place in places:
         for name in LISTS:
             path = place / name
-            if path.is_file():
+            if lists(path):
                 said = "locked with hashes" if name == "uv.lock" else "it is there"
                 return Found(str(path.relative_to(top)), said)
     return None

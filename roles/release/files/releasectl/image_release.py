@@ -51,8 +51,7 @@ def prepare(config: Config, release: str, reference: Reference, actor: str, say:
         listed = sbom.check(config, found, directory / image.ROOTFS)
         mine.check()
         app = apps.look(config, apps.code(config, release), found)
-        for name, value in app.guessed.items():
-            say(f"guessed app_{name}: {value}")
+        app.tell(say)
         apps.check(config, directory, app)
         say("collecting static files")
         known = build.collect_static(config, directory, release, app, say)

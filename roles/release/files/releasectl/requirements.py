@@ -27,21 +27,31 @@ def kind(name: str, text: str) -> str:
     return "hashed" if last != "pyproject.toml" and (guess.hashed(text) or not says) else "listed"
 
 
+def missing(name: str) -> str:
+    """Why an artifact without the file, or without any, is refused."""
+    return (
+        f"The artifact has no {name or 'file of requirements'} at its top: lock the app's requirements with hashes"
+        " (uv pip compile --generate-hashes) or set app_requirements."
+    )
+
+
+def unhashed(name: str) -> str:
+    """Why one that only lists is refused, unless app_requirements_unhashed is set."""
+    return (
+        f"The requirements in {name} have no hashes, so another day or another host would install other code: lock"
+        f" them (uv pip compile --generate-hashes {name} -o requirements.lock), or set app_requirements_unhashed:"
+        " true to take what the index has at that moment."
+    )
+
+
 def check(config: Config, source: Path, name: str) -> str:
     """The kind of the release's requirements; refuse what would not be installed as it is meant."""
     path = source / name
     if not name or path.is_symlink() or not path.is_file():
-        raise Refusal(
-            f"The artifact has no {name or 'file of requirements'} at its top: lock the app's requirements with hashes"
-            " (uv pip compile --generate-hashes) or set app_requirements."
-        )
+        raise Refusal(missing(name))
     found = kind(name, path.read_text(errors="replace"))
     if found == "listed" and not config.requirements_unhashed:
-        raise Refusal(
-            f"The requirements in {name} have no hashes, so another day or another host would install other code: lock"
-            f" them (uv pip compile --generate-hashes {name} -o requirements.lock), or set app_requirements_unhashed:"
-            " true to take what the index has at that moment."
-        )
+        raise Refusal(unhashed(name))
     bare = [line for line in config.requirements_extra if "--hash=sha256:" not in line]
     if bare and found != "listed":
         raise Refusal(
@@ -55,10 +65,11 @@ def check(config: Config, source: Path, name: str) -> str:
     return found
 
 
-def command(config: Config, directory: Path, name: str, venv: Path) -> list[str]:
-    """What makes the venv, to be run where nothing but ``venv`` and the cache can be written."""
+def command(config: Config, directory: Path, name: str, found: str, venv: Path) -> list[str]:
+    """What makes the venv of requirements of the kind ``found``, to be run where nothing but ``venv`` and the cache can
+    be written.
+    """
     path = directory / "src" / name
-    found = check(config, directory / "src", name)
     more = []
     if config.requirements_extra:
         extra = directory / EXTRA

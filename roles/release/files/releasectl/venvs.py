@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from . import requirements, sandbox
 from .config import Config
@@ -62,13 +63,12 @@ def size(directory: Path) -> tuple[int, int]:
     return (found.disk, found.files) if found else (0, 0)
 
 
-def key(config: Config, directory: Path, release: str, name: str) -> str:
+def key(config: Config, directory: Path, release: str, name: str, given: str) -> str:
     """Of all that decides what is installed: the lock with its hashes, and what it is installed with and on.
 
     What is not pinned by hashes is another day's choice: it belongs to one release.
     """
     path = directory / "src" / name
-    given = requirements.check(config, directory / "src", name)
     content = [path.read_bytes()]
     if given == "uv":
         # Says which of the lock's packages are wanted.
@@ -97,21 +97,31 @@ def _system() -> str:
     return " ".join(sorted(line for line in lines if line.startswith(("ID=", "VERSION_ID="))))
 
 
-def provide(config: Config, directory: Path, release: str, name: str) -> bool:
-    """Lead a release to the virtual environment of its requirements (``name``, in its code); return whether that was
-    there already."""
-    wanted = key(config, directory, release, name)
+class Provided(NamedTuple):
+    """The kind of the requirements (requirements.kind), and whether what has them was there already."""
+
+    kind: str
+    there: bool
+
+
+def provide(config: Config, directory: Path, release: str, name: str) -> Provided:
+    """Lead a release to the virtual environment of its requirements (``name``, in its code)."""
+    given = requirements.check(config, directory / "src", name)
+    wanted = key(config, directory, release, name, given)
     place = config.venvs / wanted[:NAME_LENGTH]
     found = read(place)
     there = found is not None and found.key == wanted
     if not there:
         remove_tree(place)
-        _make(config, directory, place, release, name, wanted)
+        command = requirements.command(config, directory, name, given, place)
+        _make(config, directory, place, release, command, wanted, f"Installing {name}")
     (directory / "venv").symlink_to(place)
-    return there
+    return Provided(given, there)
 
 
-def _make(config: Config, directory: Path, place: Path, release: str, name: str, wanted: str) -> None:
+def _make(
+    config: Config, directory: Path, place: Path, release: str, command: list[str], wanted: str, what: str
+) -> None:
     environment = {
         "HOME": str(config.build_cache),
         "UV_CACHE_DIR": str(config.build_cache / "uv"),
@@ -129,11 +139,11 @@ def _make(config: Config, directory: Path, place: Path, release: str, name: str,
         give_to_build_user(config, place)
         sandboxed(
             f"releasectl-build-{release}",
-            requirements.command(config, directory, name, place),
+            command,
             sandbox.build(config, directory, [place, config.build_cache]),
             environment,
             config.build_timeout,
-            f"Installing {name}",
+            what,
         )
         measured = make_root_owned(place)
         # Later releases will rely on it, also after a power cut: it is on the disk before it counts as whole.
