@@ -249,7 +249,8 @@ def test_beat_never_runs_twice_and_skips_no_tick(
     switch("counting-2")
     app1.check_output(f"systemctl is-active celery-beat@{generation(ops)}")
     queue.forget()
-    watch = "touch /run/watching; while [ -e /run/watching ]; do pgrep -fc '^[^ ]*python[^ ]* .*/celery --app config beat'; sleep 0.1; done"
+    look = "pgrep -fc '^[^ ]*python[^ ]* .*/celery --app config beat'"
+    watch = f"touch /run/watching; while [ -e /run/watching ]; do {look}; sleep 0.1; done"
     watching = subprocess.Popen(
         ["docker", "exec", lab["hosts"]["app1"]["container"], "sh", "-c", watch],
         stdout=subprocess.PIPE, text=True,

@@ -70,11 +70,18 @@ class Aside(bootsteps.StartStopStep):
         self.left = 0  # how many it left there
         self.given = Counter()  # how many of which name it gave back
         self.looking = self.going_on = None
-        self.drop, consumer.on_unknown_task = consumer.on_unknown_task, self.keep
+        self.drop = consumer.on_unknown_task
 
     def start(self, consumer):
         self.unknown, self.ahead = None, 0
-        self.size()
+        try:
+            self.size()
+        except consumer.connection_errors:
+            raise
+        except Exception as error:  # whatever a broker says to those who may not
+            logger.error("There is no queue %s (%s): tasks that this release does not know are dropped", QUEUE, error)
+            return
+        consumer.on_unknown_task = self.keep
         self.going_on = consumer.timer.call_after(0.0, self.look)
         self.looking = consumer.timer.call_repeatedly(EVERY, self.look)
 
