@@ -210,12 +210,12 @@ def test_a_task_that_takes_longer_than_a_worker_may_goes_to_the_next_one(
     switch("counting-2")
     queue.forget()
     first = generation(ops)
-    queue.send("counted", (1, 12))
-    queue.send("early", (2, 12))
+    queue.send("counted", (1, 40))
+    queue.send("early", (2, 40))
     queue.wait(60, lambda notes: {n.number for n in notes if n.what == "begin"} == {1, 2}, "begun")
     verb(app1, "restart")
     second = generation(ops)
-    notes = queue.wait(120, lambda notes: any(n.what == "end" and n.number == 1 for n in notes), "done")
+    notes = queue.wait(240, lambda notes: any(n.what == "end" and n.number == 1 for n in notes), "done")
     told = [(n.generation, n.what) for n in notes if n.number == 1]
     assert told == [(first, "begin"), (second, "begin"), (second, "end")]
     assert [n.what for n in notes if n.number == 2] == ["begin"]
@@ -229,7 +229,7 @@ def test_nothing_in_hand_is_lost_when_a_worker_is_killed(
     switch("hasty-2")
     queue.forget()
     unit = f"celery-worker@{generation(ops)}.service"
-    queue.send("counted", *[(number, 1) for number in range(40)])
+    queue.send("counted", *[(number, 1) for number in range(120)])
     for who in ("main", "all", "control"):
         begun = {n.number for n in queue.notes() if n.what == "begin"}
         queue.wait(60, lambda notes, b=begun: {n.number for n in notes if n.what == "begin"} > b, "at work")
@@ -238,8 +238,8 @@ def test_nothing_in_hand_is_lost_when_a_worker_is_killed(
             app1.check_output(f"pkill -KILL -P {main}")
         else:
             app1.check_output(f"systemctl kill --kill-who={who} --signal=KILL {unit}")
-    queue.wait_for(set(range(40)), 300)
-    assert queue.ended() == set(range(40))
+    queue.wait_for(set(range(120)), 300)
+    assert queue.ended() == set(range(120))
 
 
 def test_beat_never_runs_twice_and_skips_no_tick(
