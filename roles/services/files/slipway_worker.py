@@ -179,7 +179,7 @@ class Limit:
         self.conf.worker_soft_shutdown_timeout = 0.0  # it was waited
         os.kill(os.getpid(), signal.SIGQUIT)
 
-    def warn(self):
+    def warn(self, **_more):
         """Say what would have Redis hand a task out a second time while it is done."""
         visible = (self.conf.broker_transport_options or {}).get("visibility_timeout", 3600)
         longest = self.conf.task_time_limit or self.conf.task_soft_time_limit or 0
@@ -200,4 +200,5 @@ def attach(sender, **_more):
     limit = Limit(app.conf)
     signals.worker_shutting_down.connect(limit.begin, weak=False)
     if app.connection_for_read().transport.driver_type == "redis":
-        limit.warn()
+        # Nothing is logged before the worker is set up.
+        signals.worker_ready.connect(limit.warn, weak=False)
