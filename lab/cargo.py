@@ -16,6 +16,8 @@ source gives the same commit and the same bytes: asking twice changes nothing.
   drop-<n>           like good-<n>, and its migrations add a column and drop it again
   stuck-<n>          like good-<n>, and the second of its migrations never ends
   ticking-<n>        like good-<n>, and /ticks sends events without end
+  counting-<n>       like good-<n>, and its tasks note in Redis what they do; from 2 on it has one that 1 does not know
+  hasty-<n>          like counting-<n>, and Redis hands out again what was not acknowledged for five seconds
   bad                /readyz answers 500: the release is refused by its health gate
   crash              the process ends with an import error when it starts
   hang               /readyz never answers
@@ -123,6 +125,55 @@ def ticks(_request: HttpRequest):
         events(), content_type="text/event-stream", headers={"X-Accel-Buffering": "no", "Cache-Control": "no-store"}
     )
 """
+# Whoever does a task notes it, and beat its ticks: "<time> <generation> begin|end|tick <number>".
+NOTING = """
+
+@functools.cache
+def notes() -> redis.Redis:
+    url, tls = redis_client(os.environ["REDIS_URL"])
+    return redis.Redis.from_url(url, **tls)
+
+
+def note(*words: object) -> None:
+    notes().rpush("notes", " ".join(map(str, (round(time.time(), 3), os.environ["RELEASE_GENERATION"], *words))))
+
+
+def done(number: int, seconds: float) -> None:
+    note("begin", number)
+    time.sleep(seconds)
+    note("end", number)
+
+
+@app.task
+def counted(number: int, seconds: float = 0.01) -> None:
+    done(number, seconds)
+
+
+@app.task(acks_late=False)
+def early(number: int, seconds: float) -> None:
+    done(number, seconds)
+
+
+@app.task
+def tick() -> None:
+    pass
+
+
+@before_task_publish.connect
+def ticking(sender: str | None = None, **_more: object) -> None:
+    if sender == "bookshop.tasks.tick":
+        note("tick", 0)
+"""
+NEWER = """
+
+@app.task
+def newer(number: int, seconds: float = 0.01) -> None:
+    done(number, seconds)
+"""
+NOTING_SETTINGS = """
+CELERY_BEAT_SCHEDULE["tick"] = {"task": "bookshop.tasks.tick", "schedule": 10}
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 4
+"""
 DROPPED = '''"""Nobody wrote under another name after all."""
 
 from django.db import migrations
@@ -211,6 +262,24 @@ def ticking(app: Path, number: str) -> None:
     replace(app / "config" / "urls.py", line, line + '    path("ticks", views.ticks, name="ticks"),\n')
 
 
+def counting(app: Path, number: str) -> None:
+    good(app, number)
+    tasks = app / "bookshop" / "tasks.py"
+    replace(tasks, "import datetime\n", "import datetime\nimport functools\nimport os\nimport time\n\nimport redis\n")
+    replace(
+        tasks, "from config.celery import app\n",
+        "from celery.signals import before_task_publish\nfrom config.celery import app\n"
+        "from config.environment import redis_client\n",
+    )  # fmt: skip
+    append(tasks, NOTING + (NEWER if int(number) > 1 else ""))
+    append(app / "config" / "settings.py", NOTING_SETTINGS)
+
+
+def hasty(app: Path, number: str) -> None:
+    counting(app, number)
+    replace(app / "config" / "settings.py", '"visibility_timeout": 600', '"visibility_timeout": 5')
+
+
 def bad(app: Path, _number: str) -> None:
     replace(app / "bookshop" / "health.py", "status=200 if good else 503", "status=500")
 
@@ -253,13 +322,17 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "drop": (BOOKSHOP, drop),
     "stuck": (BOOKSHOP, stuck),
     "ticking": (BOOKSHOP, ticking),
+    "counting": (BOOKSHOP, counting),
+    "hasty": (BOOKSHOP, hasty),
     "bad": (BOOKSHOP, bad),
     "crash": (BOOKSHOP, crash),
     "hang": (BOOKSHOP, hang),
     "sour": (BOOKSHOP, sour),
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
-NUMBERED = ("good", "relocked", "migration", "rename", "drop", "stuck", "ticking", "hooked", "featherweight")
+NUMBERED = (
+    "good", "relocked", "migration", "rename", "drop", "stuck", "ticking", "hooked", "counting", "hasty", "featherweight",
+)  # fmt: skip
 
 
 def parse(name: str) -> tuple[str, str]:

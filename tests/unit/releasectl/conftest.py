@@ -24,6 +24,7 @@ class FakeSystemd:
 
     def __init__(self) -> None:
         self.states: dict[str, str] = {"app.service": "active"}
+        self.words: dict[str, str] = {}
         self.calls: list[tuple[str, str]] = []
         self.broken: set[str] = set()
         self.restarted: dict[str, int] = {}
@@ -56,6 +57,9 @@ class FakeSystemd:
 
     def control_groups(self, units: Iterable[str]) -> dict[str, int]:
         return {f"/system.slice/app.slice/{unit}": 2**20 for unit in units if self.states.get(unit) == "active"}
+
+    def told(self, unit: str) -> str:
+        return self.words.get(unit, "")
 
     def journal(self, unit: str, lines: int = 20) -> list[str]:
         return [f"line {number} of {unit}" for number in range(lines)]

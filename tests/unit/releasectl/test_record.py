@@ -206,8 +206,17 @@ def test_status_tells_of_disks_processes_and_maintenance(host: Lifecycle, config
     text = status.as_text(report)
     assert "closed    for maintenance by ops since T: moving" in text
     assert "GiB free for" in text
+    assert "tasks " not in text
     # As somebody may make it by hand.
     closed.write_text("")
     by_hand = status.report(host, Locks(config.private_run, config.state))["maintenance"]
     assert isinstance(by_hand, dict)
     assert (by_hand["by"], by_hand["because"]) == ("somebody by hand", "it does not say why")
+
+
+def test_status_tells_what_the_worker_says_of_tasks(host: Lifecycle, config: Config, systemd: FakeSystemd) -> None:
+    live = host.activate("a", "me")
+    systemd.words[f"celery-worker@{live.generation}.service"] = "3 tasks are set aside"
+    report = status.report(host, Locks(config.private_run, config.state))
+    assert report["tasks"] == "3 tasks are set aside"
+    assert "tasks     3 tasks are set aside" in status.as_text(report)

@@ -14,8 +14,9 @@ from .lifecycle import Lifecycle
 from .lock import Locks
 from .maintenance import Site
 from .state import Live, State
-from .systemd import unit_name
+from .systemd import PROCESSES, unit_name
 
+WORKER = PROCESSES[1]
 OVERDUE = 60  # seconds after which a watch that is not over was interrupted
 
 
@@ -93,8 +94,16 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         "drained": drained.public() if drained else None,
         "maintenance": closed,
         "disk": disk(config),
+        "tasks": _tasks(lifecycle, recorded) if live is not None else "",
         "drift": drift,
     }  # fmt: skip
+
+
+def _tasks(lifecycle: Lifecycle, live: Live | None) -> str:
+    """What the worker says of tasks that it has set aside."""
+    if live is None or WORKER not in lifecycle.config.processes:
+        return ""
+    return lifecycle.systemd.told(unit_name(WORKER, live.generation))
 
 
 def _watching(state: State) -> dict[str, object]:
@@ -175,6 +184,8 @@ def as_text(answer: dict[str, object]) -> str:
         for one in filesystems:
             free, total = (f"{int(one[key]) / 2**30:.1f}" for key in ("free", "total"))
             lines.append(f"disk      {free} of {total} GiB free for {' and '.join(one['paths'])}")
+    if answer["tasks"]:
+        lines.append(f"tasks     {answer['tasks']}")
     drift = answer["drift"]
     if isinstance(drift, list):
         lines += [f"drift     {line}" for line in drift]

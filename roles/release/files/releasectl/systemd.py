@@ -171,6 +171,10 @@ class Systemd:
         """The ActiveState of one unit."""
         return run(["systemctl", "show", "--property=ActiveState", "--value", unit]).stdout.strip()
 
+    def told(self, unit: str) -> str:
+        """What the unit's main process last said of itself; empty when that is nothing."""
+        return run(["systemctl", "show", "--property=StatusText", "--value", unit]).stdout.strip()
+
     def restarts(self, unit: str) -> int:
         """How often systemd has restarted the unit by itself."""
         shown = run(["systemctl", "show", "--property=NRestarts", "--value", unit]).stdout.strip()
