@@ -31,10 +31,14 @@ from lab.state import ROOT, LabError
 
 CACHE = ROOT / ".cache" / "oci"
 LOCK = ROOT / "examples" / "bookshop" / "requirements.lock"
+ASGI = ROOT / "lab" / "asgi.lock"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-SIGNATURE = "application/vnd.dev.cosign.simplesigning.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+SIMPLE = "application/vnd.dev.cosign.simplesigning.v1+json"
+SIGNATURE = "dev.cosignproject.cosign/signature"
+BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 # Of a host: a shell, Python, flock, the libraries of all of them, and what Celery asks of the clock.
 BASE = """
 cd / && tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
@@ -134,8 +138,8 @@ def base(host_image: str) -> Blob:
     return _kept(f"base-{known}", make)
 
 
-def requirements() -> Blob:
-    """What the bookshop needs, installed for the base's Python."""
+def requirements(lock: Path = LOCK) -> Blob:
+    """What the bookshop needs, or another lock file lists, installed for the base's Python."""
 
     def make() -> bytes:
         own = ROOT / ".cache/uv/bin/uv"
@@ -147,13 +151,13 @@ def requirements() -> Blob:
             python = str(venv / "bin" / "python")
             for words in (
                 [uv, "venv", "--quiet", "--no-config", "--python", "3.11", str(venv)],
-                [uv, "pip", "sync", "--quiet", "--no-config", "--require-hashes", "--python", python, str(LOCK)],
+                [uv, "pip", "sync", "--quiet", "--no-config", "--require-hashes", "--python", python, str(lock)],
                 [python, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", str(venv / "lib")],
             ):
                 subprocess.run(words, check=True)
             return _tar(next(venv.glob("lib/python3.11/site-packages")), PACKAGES, programs=True)
 
-    return _kept(f"requirements-{hashlib.sha256(LOCK.read_bytes() + repr(PROGRAMS).encode()).hexdigest()[:16]}", make)
+    return _kept(f"requirements-{hashlib.sha256(lock.read_bytes() + repr(PROGRAMS).encode()).hexdigest()[:16]}", make)
 
 
 def app(artifact: Path, **files: str) -> Blob:
@@ -224,32 +228,63 @@ class Registry:
         self.ask("PUT", f"{repository}/manifests/{tag}", manifest.data, MANIFEST).close()
         return manifest.digest
 
-    def sign(self, repository: str, digest: str, key: ec.EllipticCurvePrivateKey) -> None:
-        """Attach a signature as cosign does, by a tag that the digest gives."""
-        payload = Blob(
-            json.dumps(
-                {
-                    "critical": {
-                        "identity": {"docker-reference": f"{self.host}/{repository}"},
-                        "image": {"docker-manifest-digest": digest},
-                        "type": "cosign container image signature",
-                    },
-                    "optional": None,
-                }
-            ).encode()
-        )
-        signature = base64.b64encode(key.sign(payload.data, ec.ECDSA(hashes.SHA256()))).decode()
-        config = Blob(json.dumps({"architecture": "", "os": "", "rootfs": {"type": "layers", "diff_ids": []}}).encode())
-        attached = {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "config": config.told(CONFIG),
-            "layers": [{**payload.told(SIGNATURE), "annotations": {"dev.cosignproject.cosign/signature": signature}}],
-        }
-        for blob in (payload, config):
+    def put(self, repository: str, tag: str, kind: str, said: dict[str, Any], *blobs: Blob) -> str:
+        """Push a manifest and what it names; returns its digest."""
+        for blob in blobs:
             self.push_blob(repository, blob)
-        tag = digest.replace(":", "-") + ".sig"
-        self.ask("PUT", f"{repository}/manifests/{tag}", json.dumps(attached).encode(), MANIFEST).close()
+        manifest = Blob(json.dumps({"schemaVersion": 2, "mediaType": kind, **said}).encode())
+        self.ask("PUT", f"{repository}/manifests/{tag or manifest.digest}", manifest.data, kind).close()
+        return manifest.digest
+
+    def sign(self, repository: str, digest: str, *signatures: tuple[Blob, str]) -> None:
+        """Attach payloads with their signatures as `cosign sign` does, by a tag that the digest gives."""
+        config = Blob(json.dumps({"architecture": "", "os": "", "rootfs": {"type": "layers", "diff_ids": []}}).encode())
+        layers = [{**one.told(SIMPLE), "annotations": {SIGNATURE: signature}} for one, signature in signatures]
+        said = {"config": config.told(CONFIG), "layers": layers}
+        self.put(repository, f"{digest.replace(':', '-')}.sig", MANIFEST, said, config, *(one for one, _ in signatures))
+
+    def attest(self, repository: str, digest: str, content: bytes) -> None:
+        """Attach a bundle as `cosign sign` does since 3.0, where a registry does not list referrers itself."""
+        empty, layer = Blob(b"{}"), Blob(content)
+        said = {
+            "artifactType": BUNDLE, "config": empty.told("application/vnd.oci.empty.v1+json"),
+            "layers": [layer.told(BUNDLE)], "subject": {"mediaType": MANIFEST, "digest": digest, "size": 0},
+        }  # fmt: skip
+        found = self.put(repository, "", MANIFEST, said, empty, layer)
+        entry = {"mediaType": MANIFEST, "digest": found, "size": 0, "artifactType": BUNDLE}
+        self.put(repository, digest.replace(":", "-"), INDEX, {"manifests": [entry]})
+
+
+def payload(name: str, digest: str) -> bytes:
+    """What `cosign sign` signs of an image: its repository and its digest."""
+    critical = {
+        "identity": {"docker-reference": name},
+        "image": {"docker-manifest-digest": digest},
+        "type": "cosign container image signature",
+    }
+    return json.dumps({"critical": critical, "optional": None}, separators=(",", ":")).encode()
+
+
+def signed(key: ec.EllipticCurvePrivateKey, content: bytes) -> str:
+    """A signature as cosign writes it."""
+    return base64.b64encode(key.sign(content, ec.ECDSA(hashes.SHA256()))).decode()
+
+
+def bundle(key: ec.EllipticCurvePrivateKey, digest: str, kind: str = "https://sigstore.dev/cosign/sign/v1") -> bytes:
+    """A bundle of sigstore: a statement of in-toto about an image, in an envelope of DSSE."""
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1", "subject": [{"digest": {"sha256": digest.partition(":")[2]}}],
+        "predicateType": kind, "predicate": {},
+    }  # fmt: skip
+    said, of = json.dumps(statement).encode(), "application/vnd.in-toto+json"
+    signature = signed(key, b"DSSEv1 %d %s %d %s" % (len(of), of.encode(), len(said), said))
+    whole = {
+        "mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": ""}},
+        "dsseEnvelope": {
+            "payload": base64.b64encode(said).decode(), "payloadType": of, "signatures": [{"sig": signature}],
+        },
+    }  # fmt: skip
+    return json.dumps(whole).encode()
 
 
 def public_key(key: ec.EllipticCurvePrivateKey) -> str:

@@ -14,6 +14,8 @@ from typing import Any
 
 import yaml
 from ansible.plugins.action import ActionBase
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 # This repository's own parts, whatever directory the playbook was called from, and the program that hosts run.
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +25,7 @@ for place in (str(ROOT), str(ROOT / "roles/release/files")):
 
 from plugins.filter.alerts import lets_out
 from plugins.notices import channels
-from releasectl import image, points, reference, smoke
+from releasectl import image, points, reference, signature, smoke
 from releasectl.errors import Refusal, UsageError
 
 WATCH_MOST = 3600  # seconds, as releasectl activate --watch
@@ -160,12 +162,7 @@ def check_images(given: dict[str, Any]) -> None:
                 f"release_image_credentials has {short(str(registry))}, which release_image_registries does not: its"
                 f" password would lie on hosts for nothing. {place}"
             )
-    key, signatures = str(given.get("signature_key") or ""), given.get("signatures")
-    if signatures != "ignored" and "-----BEGIN PUBLIC KEY-----" not in key:
-        raise Refused(
-            f"release_image_signatures is {signatures!r}, and release_image_signature_key is no public key of cosign"
-            f" (cosign public-key --key …). {place}"
-        )
+    check_keys(str(given.get("signature_key") or ""), str(given.get("signatures")))
     if (authority := str(given.get("ca_certificate") or "")) and "-----BEGIN CERTIFICATE-----" not in authority:
         raise Refused(f"release_image_ca_certificate is no certificate as PEM. {place}")
     if command := list(given.get("command") or []):
@@ -174,6 +171,41 @@ def check_images(given: dict[str, Any]) -> None:
         if not PLACE.fullmatch(str(path)) or ".." in str(path).split("/"):
             raise Refused(f"release_image_paths holds {short(str(path))}, which is no plain absolute path. {place}")
     _check_outbound(registries, list(given.get("outbound") or []), {"all", *map(str, given.get("groups") or [])})
+
+
+def check_keys(text: str, signatures: str) -> None:
+    """Refuse what is not one public key of cosign, or several; hosts would hold signatures against it and find none."""
+    place = "Set it right in group_vars/<environment>/release.yml; nothing was changed."
+    if not text.strip():
+        if signatures != "ignored":
+            raise Refused(
+                f"release_image_signatures is {signatures!r}, and release_image_signature_key is empty: set it to what"
+                f" 'cosign public-key --key …' prints. {place}"
+            )
+        return
+    if "PRIVATE KEY" in text:
+        raise Refused(
+            f"release_image_signature_key holds a private key, which no host may have: set the public one. {place}"
+        )
+    if "BEGIN CERTIFICATE" in text:
+        raise Refused(
+            "release_image_signature_key holds a certificate, and signatures without a key (keyless) are not checked:"
+            f" sign with 'cosign sign --key …' and set the public key. {place}"
+        )
+    try:
+        keys = [load_pem_public_key(found[0].encode()) for found in signature.KEY.finditer(text)]
+    except ValueError:
+        keys = []
+    if not keys or signature.KEY.sub("", text).strip():
+        raise Refused(
+            "release_image_signature_key is no public key as PEM, or more than that: set it to what"
+            f" 'cosign public-key --key …' prints. {place}"
+        )
+    if not all(isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1) for key in keys):
+        raise Refused(
+            "release_image_signature_key holds a key that is not ECDSA P-256: 'cosign generate-key-pair' makes such a"
+            f" pair. {place}"
+        )
 
 
 def _check_outbound(registries: list[str], outbound: list[Any], groups: set[str]) -> None:

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from lab import oci
+
 ACTIONS = Path(__file__).parents[2] / "plugins/action"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIExampleExampleExampleExampleExampleExample comment"
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -515,6 +517,7 @@ def test_a_smoke_test_is_asked_again_until_time_is_up(serve):
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 TEAM = {"enabled": True, "registries": ["ghcr.io/acme"], "signatures": "ignored"}
+P256, P384 = (oci.public_key(ec.generate_private_key(curve())) for curve in (ec.SECP256R1, ec.SECP384R1))
 OUT = {"name": "registry", "ports": [443], "names": ["ghcr.io"], "groups": ["app"]}
 
 
@@ -540,7 +543,13 @@ def test_an_artifact_and_an_image_at_once_or_what_names_none_are_refused(artifac
         ({"registries": ["acme"]}, "is no registry"),
         ({"credentials": {"ghcr.io/acme": {"username": "me"}}}, "needs username and password"),
         ({"credentials": {"quay.io": {"username": "me", "password": "hush"}}}, "release_image_registries does not"),
-        ({"signatures": "required"}, "release_image_signature_key is no public key"),
+        ({"signatures": "required"}, "release_image_signature_key is empty"),
+        ({"signature_key": "cosign.pub"}, "release_image_signature_key is no public key"),
+        ({"signature_key": "-----BEGIN PUBLIC KEY-----\nMFkw\n-----END PUBLIC KEY-----\n"}, "is no public key"),
+        ({"signature_key": f"{P256}\n-----BEGIN PUBLIC KEY-----\nMF"}, "or more than that"),
+        ({"signature_key": f"{P256}{P384}"}, "a key that is not ECDSA P-256"),
+        ({"signature_key": "-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----"}, "holds a private key"),
+        ({"signature_key": "-----BEGIN CERTIFICATE-----"}, "without a key .keyless. are not checked"),
         ({"ca_certificate": "/etc/ca.pem"}, "release_image_ca_certificate is no certificate"),
         ({"command": ["sh", "run.sh"]}, "is not gunicorn"),
         ({"paths": ["/etc/../root"]}, "no plain absolute path"),
@@ -558,7 +567,7 @@ def test_what_hosts_could_not_keep_to_is_refused_before_the_first_change(changed
     "changed",
     [
         {}, {"enabled": False, "registries": []}, {"credentials": {"ghcr.io": {"username": "me", "password": "x"}}},
-        {"outbound": [OUT], "groups": ["app"]},
+        {"outbound": [OUT], "groups": ["app"]}, {"signatures": "required", "signature_key": f"{P256}\n{P256}"},
         {"outbound": [{**OUT, "names": [], "networks": ["any"], "user": "root"}], "groups": ["app"]},
         {"outbound": [{**OUT, "names": ["pypi.org"]}], "groups": ["data"]}, {"command": ["gunicorn", "shop.wsgi"]},
     ],

@@ -5,7 +5,6 @@ The tests tell one story and run in their order; the last one leaves the databas
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ import pytest
 
 from lab import cargo as packing
 from molecule.conftest import LAB, ROOT
+from tests.keeper import ACCOUNT, DIRECTORY, KEEPER, Keeper
 
 pytestmark = pytest.mark.full
-DIRECTORY = "/var/backups/bookshop"
-KEEPER = "/usr/local/bin/restore-points"
-ACCOUNT = "slipway-restore"
 HBA = "/etc/postgresql/*/main/pg_hba.conf"
 RESTORED = "bookshop_restored"
 
@@ -50,38 +47,18 @@ def sql(data1: Any) -> Callable[..., str]:
 @pytest.fixture(scope="module")
 def place(ops: Any, app1: Any, data1: Any, sql: Any) -> Iterator[dict[str, str]]:
     """As docs/ops/restore.md has an operator make it: variables, a run of site.yml, an account at the other end."""
-    keys = app1.check_output(
-        "command -v age-keygen >/dev/null || apt-get -qq install -y age >/dev/null; age-keygen 2>&1"
-    )
-    recipient = re.search(r"age1[0-9a-z]+", keys)
-    assert recipient
+    keeper = Keeper(app1, data1)
     identity = ROOT / ".lab" / LAB / "restore-points.key"
     identity.touch(mode=0o600)
-    identity.write_text(next(line for line in keys.splitlines() if line.startswith("AGE-SECRET-KEY-")) + "\n")
-    host_key = data1.check_output("cut -d' ' -f1,2 /etc/ssh/ssh_host_ed25519_key.pub")
-    variables = {
-        "release_restore_point_target": f"{ACCOUNT}@data1",
-        "release_restore_point_host_key": host_key,
-        "release_restore_point_recipient": recipient[0],
-    }
+    identity.write_text(keeper.identity)
     site = ["playbooks/site.yml", "--tags", "release", "--limit", "app1"]
-    run = ops.playbook(*site, "-e", json.dumps(variables))
+    run = ops.playbook(*site, "-e", json.dumps(keeper.variables()))
     assert run.code == 0, run.output
-    public = app1.check_output("cat /etc/slipway/restore-point/id_ed25519.pub")
-    program = (ROOT / "roles/release/files/keeper/restore-points").read_text()
-    data1.check_output(f"cat > {KEEPER} <<'END'\n{program}END\nchmod 755 {KEEPER}")
-    home = f"/var/lib/{ACCOUNT}"
-    line = f'restrict,command="{KEEPER} {DIRECTORY} --days 14" {public}'
-    data1.check_output(f"useradd --system --create-home --home-dir {home} --shell /bin/sh {ACCOUNT}")
-    data1.check_output(f"install -d -o {ACCOUNT} -m 700 {DIRECTORY} {home}/.ssh")
-    data1.check_output(f"echo '{line}' > {home}/.ssh/authorized_keys && chown {ACCOUNT} {home}/.ssh/authorized_keys")
-    data1.check_output(
-        f"echo 'AllowGroups {ACCOUNT}' > /etc/ssh/sshd_config.d/restore-points.conf; systemctl reload ssh"
-    )
+    keeper.admit()
     yield {"identity": str(identity)}
     identity.unlink()
-    data1.check_output("rm /etc/ssh/sshd_config.d/restore-points.conf; systemctl reload ssh")
-    data1.check_output(f"userdel -r {ACCOUNT} 2>&1; rm -r {DIRECTORY} {KEEPER}; sed -i /{RESTORED}/d {HBA}")
+    keeper.leave()
+    data1.check_output(f"sed -i /{RESTORED}/d {HBA}")
     sql(f"DROP DATABASE IF EXISTS {RESTORED}", "postgres")
     sql("SELECT pg_reload_conf()", "postgres")
     run = ops.playbook(*site)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from releasectl import app as apps
-from releasectl import build, dropin, image, image_release, policy, reference, sandbox, sbom, store
+from releasectl import build, dropin, image, image_release, reference, sandbox, sbom, store
 from releasectl.config import Config
 from releasectl.errors import Refusal, UsageError
 from releasectl.hooks import Hooks
@@ -270,23 +270,6 @@ def test_an_sbom_is_missed_only_where_it_is_required(config, root):
     assert sbom.check(replace(config, image_sbom="present"), found, root) is None
     with pytest.raises(Refusal, match="release_image_sbom"):
         sbom.check(replace(config, image_sbom="required"), found, root)
-
-
-@pytest.mark.parametrize(
-    ("asked", "signed", "policy_file"),
-    [
-        ("ignored", False, "listed.json"), ("present", False, "listed.json"), ("present", True, "signed.json"),
-        ("required", True, "signed.json"), ("required", False, None),
-    ],
-)  # fmt: skip
-def test_a_signature_that_is_there_has_to_hold(config, monkeypatch, asked, signed, policy_file):
-    monkeypatch.setattr(store, "attached", lambda *_: {} if signed else None)
-    config = replace(config, image_signatures=asked)
-    if policy_file is None:
-        with pytest.raises(Refusal, match="is not signed"):
-            policy.choose(config, reference.pinned(NAME), lambda _line: None)
-    else:
-        assert policy.choose(config, reference.pinned(NAME), lambda _line: None).name == policy_file
 
 
 # Units and lifecycle

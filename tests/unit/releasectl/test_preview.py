@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from lab import oci
 from releasectl import cli, migrations, preview, store
 from releasectl.errors import Refusal, UsageError
 from releasectl.lock import Locks
@@ -85,6 +87,12 @@ def test_of_an_image_it_says_what_its_registry_would_send(live, config, monkeypa
     said = preview.deploy(live, locks, words)
     assert said["refused"] == []
     assert sum(disk["needed"] for disk in said["disks"]) == 7000 * 5
+    monkeypatch.setattr(store, "attached", lambda *_: None)
+    monkeypatch.setattr(store, "referrers", lambda *_: [])
+    key = config.state / "key.pub"
+    key.write_text(oci.public_key(ec.generate_private_key(ec.SECP256R1())))
+    live.config = replace(live.config, image_signatures="required", image_keys=key)
+    assert "is not signed" in preview.deploy(live, locks, words)["refused"][0]
     with pytest.raises(UsageError, match="or --image"):
         preview.deploy(live, locks, request_of("preview", "--id=e"))
 

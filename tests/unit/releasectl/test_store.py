@@ -25,10 +25,18 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     has: dict[str, bytes] = {}
 
     def call(_config: object, _unit: str, argv: list[str], *_more: object, **_options: object) -> str:
-        answer = has.get(argv[-1], b"!reading manifest: manifest unknown")
+        copied = Path(argv[-1].removeprefix("dir:")) if argv[-1].startswith("dir:") else None
+        answer = has.get(argv[-2] if copied else argv[-1], b"!reading manifest: manifest unknown")
         if answer.startswith(b"!"):
             raise CommandFailed("Asking it failed", journal=[answer[1:].decode()])
-        Path(argv[5]).write_bytes(answer)
+        if copied is None:
+            Path(argv[5]).write_bytes(answer)
+            return ""
+        copied.mkdir()
+        (copied / "manifest.json").write_bytes(answer)
+        for name, content in has.items():
+            if "/" not in name:
+                (copied / name).write_bytes(content)
         return ""
 
     monkeypatch.setattr(store, "_call", call)
@@ -86,7 +94,6 @@ def test_an_index_without_this_system_is_refused(config, registry):
         ("x509: certificate signed by unknown authority", "release_image_ca_certificate"),
         ("dial tcp 192.0.2.1:443: i/o timeout", "firewall_outbound_extra"),
         ("dial tcp: lookup registry.example.com: no such host", "firewall_outbound_extra"),
-        ("Source image rejected: A signature was required, but no signature exists", "whose signature does not hold"),
         ("something else", "did not give"),
     ],
 )
@@ -99,16 +106,50 @@ def test_why_a_registry_did_not_give_is_said_with_what_to_do(config, registry, t
     assert "what is live was not touched" in str(refused.value)
 
 
-def test_what_is_not_attached_is_none_and_what_cannot_be_asked_for_is_no_none(config, registry):
-    digest = "sha256:" + "ab" * 32
-    found = reference.parse(f"{NAME}@{digest}")
-    assert store.attached(config, found, "sig") is None
-    tag = f"docker://{NAME}:sha256-{'ab' * 32}.sig"
-    registry[tag] = b'{"layers": []}'
-    assert store.attached(config, found, "sig") == {"layers": []}
-    registry[tag] = b"!i/o timeout"
-    with pytest.raises(Refusal, match="cannot be reached"):
-        store.attached(config, found, "sig")
+ATTACHED = "sha256-" + "ab" * 32
+
+
+def attach(has: dict[str, bytes], *contents: bytes, size: int = 1) -> None:
+    """Have it as the registry does, and as skopeo leaves it in a directory."""
+    layers = [{"digest": digest_of(content), "size": size} for content in contents]
+    manifest = json.dumps({"config": {"digest": digest_of(b"{}"), "size": 2}, "layers": layers}).encode()
+    has[f"docker://{NAME}:{ATTACHED}.sig"] = has[f"docker://{NAME}@{digest_of(manifest)}"] = manifest
+    has.update({digest_of(content).removeprefix("sha256:"): content for content in contents})
+
+
+def test_what_lies_beside_an_image_is_its_manifest_and_its_layers(config, registry):
+    attach(registry, b"one", b"two")
+    found = store.attached(config, reference.pinned(f"{NAME}@sha256:{'ab' * 32}").beside(".sig"))
+    assert found is not None
+    assert found[1] == [b"one", b"two"]
+    assert list(config.private_run.glob("registry-*")) == []
+
+
+@pytest.mark.parametrize(("count", "size"), [(101, 1), (1, 1024 * 1024)])
+def test_more_than_signatures_are_is_not_fetched(config, registry, count, size):
+    attach(registry, *(b"%d" % number for number in range(count)), size=size)
+    with pytest.raises(Refusal, match="is larger than 100 signatures are: remove it"):
+        store.attached(config, reference.pinned(f"{NAME}@sha256:{'ab' * 32}").beside(".sig"))
+
+
+def test_what_is_not_there_is_none_and_what_cannot_be_asked_for_is_no_none(config, registry):
+    found = reference.pinned(f"{NAME}@sha256:{'ab' * 32}")
+    assert store.attached(config, found.beside(".sig")) is None
+    assert store.referrers(config, found) == []
+    registry[f"docker://{NAME}:{ATTACHED}"] = registry[f"docker://{NAME}:{ATTACHED}.sig"] = b"!i/o timeout"
+    for ask in (lambda: store.attached(config, found.beside(".sig")), lambda: store.referrers(config, found)):
+        with pytest.raises(Refusal, match="cannot be reached"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"[]", b"{}", b"<html>", b'{"config": {"digest": "sha256:/../key", "size": 1}, "layers": []}', b'{"layers": 7}'],
+)
+def test_what_lies_there_and_is_nothing_of_the_kind_is_refused(config, registry, answer):
+    registry[f"docker://{NAME}:{ATTACHED}.sig"] = answer
+    with pytest.raises(Refusal, match="with what is no"):
+        store.attached(config, reference.pinned(f"{NAME}@sha256:{'ab' * 32}").beside(".sig"))
 
 
 def test_places_for_what_is_shown_are_looked_for_again_when_there_are_more(config, tmp_path, monkeypatch):

@@ -41,9 +41,11 @@ class Release:
     # How it is run and what of that was guessed (app.py), how its requirements were given, and how many were installed.
     app: dict[str, object] = field(default_factory=dict)
     requirements: dict[str, object] = field(default_factory=dict)
-    # The image that it was made of, with its digest, and where that says what it is made of; None for an artifact.
+    # The image that it was made of, with its digest, where that says what it is made of, and by which key it is signed
+    # (its SHA-256); None for an artifact.
     image: str | None = None
     sbom: str | None = None
+    signed_by: str | None = None
 
 
 def sentence(release: Release) -> str:

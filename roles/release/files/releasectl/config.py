@@ -90,7 +90,8 @@ class Config:
     images: bool = False
     image_registries: tuple[str, ...] = ()
     image_credentials: Path = Path("/etc/slipway/registry-auth.json")
-    image_policies: Path = Path("/etc/slipway/image-policies")
+    image_policy: Path = Path("/etc/containers/policy.json")
+    image_keys: Path = Path("/etc/slipway/image-signature.pub")
     image_signatures: str = "ignored"
     image_sbom: str = "ignored"
     image_store: Path = Path("/var/lib/containers/slipway")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from . import app as apps
-from . import budget, build, image, policy, sbom, store
+from . import budget, build, image, sbom, signature, store
 from .build import Release
 from .config import Config
 from .errors import Refusal
@@ -44,7 +44,7 @@ def prepare(config: Config, release: str, reference: Reference, actor: str, say:
             forget_unused(config, say)
 
     with build.whole_or_nothing(config, release, mine, forget):
-        found = _pull(config, release, reference, say)
+        found, key = _pull(config, release, reference, say)
         directory.mkdir(mode=0o755)
         image.keep(directory, found)
         found = _mount(config, release, found, say)
@@ -62,25 +62,27 @@ def prepare(config: Config, release: str, reference: Reference, actor: str, say:
         record = Release(
             release, reference.sha256, timestamp(), actor, entries, size + found.bytes,
             reference.revision or found.revision, disk + found.bytes, entries, app.public(),
-            image=str(reference), sbom=listed,
+            image=str(reference), sbom=listed, signed_by=key,
         )  # fmt: skip
         return build.finish(config, record)
 
 
-def _pull(config: Config, release: str, reference: Reference, say: Say) -> image.Image:
+def _pull(config: Config, release: str, reference: Reference, say: Say) -> tuple[image.Image, str | None]:
+    """Have it in the store; what it says of itself, and by which key it is signed."""
     say(f"asking {reference.registry} what it would send")
-    coming = store.missing(config, store.manifest(config, reference)[1])
+    manifest = store.manifest(config, reference)[1]
+    key = signature.check(config, reference, say)
+    coming = store.missing(config, manifest)
     if coming > config.image_max_bytes:
         raise Refusal(
             f"{reference} has {budget.mebibytes(coming)} of layers that are not here yet, more than"
             f" release_image_max_bytes ({budget.mebibytes(config.image_max_bytes)})."
         )
     budget.require_disk_for_image(config, release, coming)
-    chosen = policy.choose(config, reference, say)
     say(f"pulling {budget.mebibytes(coming)} of layers that are not here yet")
-    store.pull(config, reference, release, chosen)
+    store.pull(config, reference, release)
     said: Any = store.inspect(config, reference.by_digest)
-    return image.understand(str(reference), said, config.image_command)
+    return image.understand(str(reference), said, config.image_command), key
 
 
 def _mount(config: Config, release: str, found: image.Image, say: Say) -> image.Image:

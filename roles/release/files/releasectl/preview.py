@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import app as apps
-from . import budget, build, crossing, image_release, making, migrations, status, store
+from . import budget, build, crossing, image_release, making, migrations, signature, status, store
 from .cache import plain
 from .config import Config
 from .errors import Refusal, UsageError
@@ -102,6 +102,11 @@ def deploy(lifecycle: Lifecycle, locks: Locks, asked: dict[str, Any]) -> dict[st
         wanted = [] if image and other else _disks(config, asked, image, existing is not None)
         if existing is None:
             budget.require(config, release, wanted)
+    except Refusal as refusal:
+        refused.append(refusal.message)
+    try:
+        if image and existing is None and not other:
+            signature.check(config, image, lambda _line: None)
     except Refusal as refusal:
         refused.append(refusal.message)
     try:

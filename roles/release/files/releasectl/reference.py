@@ -51,6 +51,10 @@ class Reference:
     def pinned(self, digest: str) -> Reference:
         return Reference(self.registry, self.path, self.tag, digest)
 
+    def beside(self, suffix: str) -> Reference:
+        """What lies beside the image in its repository, by a tag that its digest gives."""
+        return Reference(self.registry, self.path, f"{str(self.digest).replace(':', '-')}{suffix}", None)
+
     def release_id(self) -> str:
         """The id of the release that is made of it: by content, so that a tag which moved gives another one."""
         assert self.digest is not None

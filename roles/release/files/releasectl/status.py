@@ -84,6 +84,7 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
                 "size": release.bytes,
                 "image": release.image,
                 "sbom": release.sbom,
+                "signed_by": release.signed_by,
             }
             for release in have.values()
         ],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,11 @@ INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFEST_MAX = 4 * 1024 * 1024
+# Layers, and bytes of them together, of what lies beside an image.
+ATTACHED_MOST = 100
+ATTACHED_MAX = 1024 * 1024
 
 
 def _podman(config: Config) -> list[str]:
@@ -93,19 +98,57 @@ def _is_for(platform: dict[str, Any], architecture: str) -> bool:
     return (platform["os"], platform["architecture"]) == ("linux", architecture)
 
 
-def attached(config: Config, reference: Reference, kind: str) -> dict[str, Any] | None:
-    """The manifest of what cosign attached to an image, by a tag that its digest gives; None when there is none."""
-    tag = f"{str(reference.digest).replace(':', '-')}.{kind}"
+def referrers(config: Config, reference: Reference) -> list[dict[str, Any]]:
+    """What refers to an image, as the index lists it that its digest gives the tag of."""
     try:
-        return _raw(config, Reference(reference.registry, reference.path, tag, None))[1]
+        return list(_raw(config, reference.beside(""))[1]["manifests"])
+    except Absent:
+        return []
+
+
+def attached(config: Config, reference: Reference) -> tuple[dict[str, Any], list[bytes]] | None:
+    """A small thing that is kept as an image is: its manifest, and what is in its layers; None when there is none."""
+    try:
+        digest, manifest = _raw(config, reference)
     except Absent:
         return None
+    try:
+        parts = [manifest["config"], *manifest["layers"]]
+        # Older versions of skopeo trust these to be names of files.
+        digests = [DIGEST.fullmatch(part["digest"])[0] for part in parts]  # type: ignore[index]
+        size = sum(int(part["size"]) for part in parts)
+    except (KeyError, TypeError, ValueError):
+        raise Refusal(f"{reference.registry} answered for {reference} with what is no signature.") from None
+    if len(digests) > ATTACHED_MOST + 1 or size > ATTACHED_MAX:
+        raise Refusal(
+            f"{reference} is larger than {ATTACHED_MOST} signatures are: remove it ('cosign clean'), and sign anew."
+        )
+    return manifest, _layers(config, reference.pinned(digest), digests[1:])
+
+
+def _layers(config: Config, reference: Reference, digests: Sequence[str]) -> list[bytes]:
+    name = _unit(reference.by_digest)
+    place = config.private_run / f"{name}.d"
+    remove_tree(place)
+    words = ["/usr/bin/skopeo", f"--policy={config.image_policy}", "copy", "--quiet", *_credentials(config)]
+    limits = [*TRANSFER, f"LimitFSIZE={ATTACHED_MAX}"]
+    try:
+        _call(config, name, [*words, f"docker://{reference.by_digest}", f"dir:{place}"], "Asking it", limits)
+        return [(place / digest.removeprefix("sha256:")).read_bytes() for digest in digests]
+    except CommandFailed as failed:
+        raise _unasked(config, reference, failed) from None
+    finally:
+        remove_tree(place)
+
+
+def _unit(asked: str) -> str:
+    return f"registry-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
 
 
 def _raw(config: Config, reference: Reference) -> tuple[str, dict[str, Any]]:
     """The manifest as the registry has it, into a file: its digest is that of its very bytes."""
     asked = reference.by_digest if reference.digest else str(reference)
-    name = f"registry-{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
+    name = _unit(asked)
     path = config.private_run / name
     try:
         words = ["/usr/bin/skopeo", "inspect", "--raw", *_credentials(config), f"docker://{asked}"]
@@ -147,11 +190,6 @@ def _unasked(config: Config, reference: Reference, failed: CommandFailed) -> Ref
         hint = "set release_image_ca_certificate to its authority and run site.yml"
     elif any(word in said for word in ("i/o timeout", "no such host", "refused", "unreachable", "deadline exceeded")):
         why, hint = "cannot be reached from this host", "let it out in firewall_outbound_extra and run site.yml"
-    elif "signature" in said or "policy" in said:
-        why, hint = (
-            f"gave {reference}, whose signature does not hold",
-            "sign it with the key of release_image_signature_key",
-        )
     elif "did not match" in said or "mismatch" in said or "does not match" in said or "digest" in said:
         why, hint = f"gave other content than {reference} names", "ask who keeps the registry"
     else:
@@ -177,9 +215,9 @@ def missing(config: Config, said: dict[str, Any]) -> int:
         raise Refusal("The registry's manifest does not list its layers: push the image anew.") from None
 
 
-def pull(config: Config, reference: Reference, release: str, policy: Path) -> None:
+def pull(config: Config, reference: Reference, release: str) -> None:
     """Have an image in the store; layers that are there do not come again."""
-    words = [*_podman(config), "pull", "--quiet", *_credentials(config), f"--signature-policy={policy}"]
+    words = [*_podman(config), "pull", "--quiet", *_credentials(config), f"--signature-policy={config.image_policy}"]
     try:
         _call(config, f"pull-{release}", [*words, f"docker://{reference.by_digest}"], f"Pulling {reference}", TRANSFER)
     except CommandFailed as failed:
