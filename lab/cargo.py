@@ -331,7 +331,8 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
 NUMBERED = (
-    "good", "relocked", "migration", "rename", "drop", "stuck", "ticking", "hooked", "counting", "hasty", "featherweight",
+    "good", "relocked", "migration", "rename", "drop", "stuck", "ticking", "hooked", "counting", "hasty",
+    "featherweight",
 )  # fmt: skip
 
 

@@ -176,7 +176,7 @@ class Foreign:
             "vault_secret_key": found["django_secret_key"],
             # What group_vars/lab says of the bookshop.
             "app_django_settings_module": "", "app_wsgi": "", "app_requirements": "", "app_health_path": "",
-            "app_liveness_path": "", "app_celery_app": "",
+            "app_liveness_path": "", "app_celery_app": "", "app_settings_schema": {},
         }  # fmt: skip
 
     def play(self, playbook: str, *options: str, **more: Any) -> str:
