@@ -2,7 +2,8 @@
 
 Releases of both kinds, artifacts and images, go live in turns: by whole deploys of new ones, by the rollback playbook
 and by releasectl's own verbs. Counted is what is lost, by the client and by nginx; measured is how long answers take
-from a switch's first word until the old generation is gone, against the calm windows in between.
+from a switch's first word until the old generation is gone and nothing waits that it held up, against the calm
+windows in between.
 
 The controller runs on the machine that serves, which is the lab's doing and nobody's host's: it is run at the lowest
 priority, and what it costs alone is measured by playbooks that switch nothing.
@@ -196,6 +197,7 @@ class Switches:
                 seconds = time.monotonic() - began
                 self.site.wait_for(switch.release, 60)
                 self.gone(before)
+                self.caught_up(load)
             whole = time.monotonic() - began
             self.made.append({"way": switch.way, "release": switch.release, "seconds": seconds, "whole": whole,
                               "controller_cpu": cpu, "busy": cores.share})  # fmt: skip
@@ -236,6 +238,18 @@ class Switches:
             self.site.sudo(left)
         except StepFailed:
             raise StepFailed(f"the generation {generation} was still there after {PATIENCE} s") from None
+
+    def caught_up(self, load: Load) -> None:
+        """Return when no more requests wait than at rest: what a switch has held up is its own, not the calm's."""
+        at_rest = self.rate / 10 + 10  # those of a tenth of a second, and the slow ones
+        deadline = time.monotonic() + PATIENCE
+        while (tally := load.snapshot())["sent"] - tally["done"] > at_rest:
+            if time.monotonic() > deadline:
+                raise StepFailed(
+                    f"{PATIENCE} s after a switch {tally['sent'] - tally['done']} requests still wait for an answer:"
+                    f" this machine does not serve {self.rate:g} a second while releases are switched"
+                )
+            time.sleep(0.1)
 
     # The switches.
     def next(self, number: int) -> tuple[Switch, str]:

@@ -130,6 +130,20 @@ def test_a_machine_that_cannot_serve_the_load_is_told_so(
         bench.warm_up(load)
 
 
+def test_what_a_switch_held_up_is_waited_for(bench: Switches, monkeypatch: pytest.MonkeyPatch) -> None:
+    tallies = iter([(1000, 700), (1020, 900), (1040, 1011)])  # 300, 120 and 29 wait; at rest there are 30
+    load: Any = type("Load", (), {"snapshot": lambda _self: dict(zip(("sent", "done"), next(tallies), strict=True))})()
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    bench.caught_up(load)
+    assert list(tallies) == []
+
+
+def test_what_never_catches_up_ends_the_run(bench: Switches, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.switches.PATIENCE", -1)
+    with pytest.raises(StepFailed, match="300 requests still wait for an answer"):
+        bench.caught_up(FakeLoad(1000, 700, 0))  # type: ignore[arg-type]
+
+
 # What came of it.
 def run_of(calm: float, switch: float, lost: int = 0) -> dict[str, Any]:
     """A run whose answers take so many seconds in calm windows, and during a switch."""
