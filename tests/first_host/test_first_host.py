@@ -139,6 +139,14 @@ def test_what_is_said_to_type_leads_to_the_app_over_https(somebody: Newcomer) ->
     assert somebody.get("/static/ledger.css")[::2] == (200, "body { color: black }\n")
 
 
+def test_to_run_site_again_changes_nothing(somebody: Newcomer) -> None:
+    """As long as the checkout is as it was: what was changed in it since would be noted on the host."""
+    done = somebody.type(f"{somebody.shell} && ansible-playbook -i inventories/production playbooks/site.yml")
+    recap = re.search(rf"^{re.escape(DOMAIN)}\s+: ok=(\d+)\s+changed=(\d+)", done.stdout, re.MULTILINE)
+    assert recap, done.stdout
+    assert (int(recap[1]) > 100, int(recap[2])) == (True, 0), done.stdout
+
+
 def test_what_is_written_lints(somebody: Newcomer) -> None:
     """All of it, and not what the lab added."""
     layer = somebody.slipway / "group_vars/production/zz-lab.yml"
@@ -165,13 +173,6 @@ def test_what_was_left_to_do_is_what_site_yml_refuses(somebody: Newcomer) -> Non
     ).stdout
     assert "tls_acme_agree_terms" in refused
     assert "UNREACHABLE" not in refused
-
-
-def test_to_run_site_again_changes_nothing(somebody: Newcomer) -> None:
-    done = somebody.type(f"{somebody.shell} && ansible-playbook -i inventories/production playbooks/site.yml")
-    recap = re.search(rf"^{re.escape(DOMAIN)}\s+: ok=(\d+)\s+changed=(\d+)", done.stdout, re.MULTILINE)
-    assert recap, done.stdout
-    assert (int(recap[1]) > 100, int(recap[2])) == (True, 0), done.stdout
 
 
 def test_the_workflow_releases_the_next_commit_with_the_deploy_key_alone(somebody: Newcomer) -> None:
