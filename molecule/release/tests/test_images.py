@@ -339,91 +339,12 @@ def test_images_go_with_the_last_release_of_theirs(first: dict[str, str], ops: A
     assert not app1.file("/opt/app/releases/listed-1").exists
 
 
-# What is signed
-
-WRONG: dict[str, dict[str, Any] | None] = {
-    "is not signed, and release_image_signatures is 'required'": None,
-    "is signed by none of the keys in release_image_signature_key": {"key": OTHER},
-    "or was changed since": {"changed": True},
-    "is that of other content ('sha256:abab": {"about": "sha256:" + "ab" * 32},
-    "is for 'registry.example.com/shop'": {"name": "registry.example.com/shop"},
-}
-
-
-@pytest.fixture(scope="module")
-def signing(first: dict[str, str], shop: Shop) -> Iterator[dict[str, Any]]:
-    """Images have to be signed, by the key that comes or by the one that goes."""
-    keys = oci.public_key(COMING) + oci.public_key(KEY)
-    variables = {"release_image_signatures": "required", "release_image_signature_key": keys}
-    shop.apply(**variables)
-    yield variables
-    shop.apply()
+# What else it can be
 
 
 def back(ops: Any, edge: Any, release: str) -> None:
     assert ops.rollback(release).code == 0
     edge.wait(10, release=release)
-
-
-@pytest.mark.failure("image-not-signed")
-def test_what_is_not_signed_as_it_should_be_is_refused_before_anything_is_pulled(
-    signing: Any, first: dict[str, str], shop: Shop, ops: Any, app1: Any, cargo: dict[str, Any]
-) -> None:
-    images = {}
-    for number, (sentence, how) in enumerate(WRONG.items()):
-        image = shop.image(cargo["good-1"], wrong=f"{number}")
-        digest = shop.push(f"wrong-{number}", image)
-        if how is not None:
-            shop.sign(digest, **how)
-        images[sentence] = (image, digest)
-    signed = shop.image(cargo["good-1"], wrong="no key")
-    shop.sign(shop.push("no-key", signed))
-    for sentence, (image, digest) in images.items():
-        said = ops.releasectl("prepare", "--id=wrong-1", f"--image={shop.name(f'@{digest}')}")
-        assert not said["ok"], sentence
-        assert sentence in said["message"], said["message"]
-        assert said["message"].endswith("nothing was pulled.")
-        assert not {image.layers[-1].digest, image.config().digest} & set(shop.registry.sent(REPOSITORY))
-    app1.check_output(f"mv {KEYS} {KEYS}.away")
-    try:
-        said = ops.releasectl("prepare", "--id=wrong-1", f"--image={shop.name(f'@{signed.manifest().digest}')}")
-    finally:
-        app1.check_output(f"mv {KEYS}.away {KEYS}")
-    assert f"no public key is in {KEYS}: set release_image_signature_key" in said["message"]
-    assert signed.layers[-1].digest not in shop.registry.sent(REPOSITORY)
-    assert ops.live() == first["id"]
-    run = ops.playbook("playbooks/site_check.yml", "-e", json.dumps({**signing, "release_image_signature_key": "",
-                                                                     **shop.registry.variables()}))  # fmt: skip
-    assert run.code != 0
-    assert "release_image_signature_key is empty" in " ".join(run.output.split())
-
-
-def test_what_is_signed_by_one_of_the_keys_goes_live(
-    signing: Any, first: dict[str, str], shop: Shop, ops: Any, edge: Any, cargo: dict[str, Any]
-) -> None:
-    digest = shop.push("signed", shop.image(cargo["good-2"], signed="yes"))
-    name, release_id = shop.name(f"@{digest}"), f"bookshop-{digest[7:19]}"
-    told = ops.playbook("playbooks/deploy.yml", "--check", "-e", f"release_image={name}")
-    assert "is not signed" in told.closing
-    shop.sign(digest)
-    run = shop.deploy(f"@{digest}")
-    assert run.code == 0, run.output
-    edge.wait(10, release=release_id)
-    der = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    assert release(ops, release_id)["signed_by"] == hashlib.sha256(der).hexdigest()
-    back(ops, edge, first["id"])
-
-
-def test_a_bundle_of_sigstore_is_a_signature_as_well(signing: Any, shop: Shop, ops: Any, cargo: dict[str, Any]) -> None:
-    for number, key in enumerate((OTHER, COMING)):
-        digest = shop.push(f"bundle-{number}", shop.image(cargo["good-2"], bundle=f"{number}"))
-        shop.registry.client.attest(REPOSITORY, digest, oci.bundle(key, digest))
-        said = ops.releasectl("prepare", "--id=bundle-1", f"--image={shop.name(f'@{digest}')}")
-        assert said["ok"] is (key is COMING), said["message"]
-    assert ops.releasectl("discard", "--id=bundle-1")["changed"]
-
-
-# What else it can be
 
 
 def test_a_preview_asks_the_registry_and_pulls_nothing(
@@ -496,6 +417,84 @@ def test_a_restore_point_is_made_from_inside(
         keeper.leave()
         shop.apply()
         app1.check_output("rm -r /etc/slipway/restore-point")
+
+
+# What is signed
+
+WRONG: dict[str, dict[str, Any] | None] = {
+    "is not signed, and release_image_signatures is 'required'": None,
+    "is signed by none of the keys in release_image_signature_key": {"key": OTHER},
+    "or was changed since": {"changed": True},
+    "is that of other content ('sha256:abab": {"about": "sha256:" + "ab" * 32},
+    "is for 'registry.example.com/shop'": {"name": "registry.example.com/shop"},
+}
+
+
+@pytest.fixture(scope="module")
+def signing(first: dict[str, str], shop: Shop) -> dict[str, Any]:
+    """From here on images have to be signed, by the key that comes or by the one that goes."""
+    keys = oci.public_key(COMING) + oci.public_key(KEY)
+    variables = {"release_image_signatures": "required", "release_image_signature_key": keys}
+    shop.apply(**variables)
+    return variables
+
+
+@pytest.mark.failure("image-not-signed")
+def test_what_is_not_signed_as_it_should_be_is_refused_before_anything_is_pulled(
+    signing: Any, first: dict[str, str], shop: Shop, ops: Any, app1: Any, cargo: dict[str, Any]
+) -> None:
+    images = {}
+    for number, (sentence, how) in enumerate(WRONG.items()):
+        image = shop.image(cargo["good-1"], wrong=f"{number}")
+        digest = shop.push(f"wrong-{number}", image)
+        if how is not None:
+            shop.sign(digest, **how)
+        images[sentence] = (image, digest)
+    signed = shop.image(cargo["good-1"], wrong="no key")
+    shop.sign(shop.push("no-key", signed))
+    for sentence, (image, digest) in images.items():
+        said = ops.releasectl("prepare", "--id=wrong-1", f"--image={shop.name(f'@{digest}')}")
+        assert not said["ok"], sentence
+        assert sentence in said["message"], said["message"]
+        assert said["message"].endswith("nothing was pulled.")
+        assert not {image.layers[-1].digest, image.config().digest} & set(shop.registry.sent(REPOSITORY))
+    app1.check_output(f"mv {KEYS} {KEYS}.away")
+    try:
+        said = ops.releasectl("prepare", "--id=wrong-1", f"--image={shop.name(f'@{signed.manifest().digest}')}")
+    finally:
+        app1.check_output(f"mv {KEYS}.away {KEYS}")
+    assert f"no public key is in {KEYS}: set release_image_signature_key" in said["message"]
+    assert signed.layers[-1].digest not in shop.registry.sent(REPOSITORY)
+    assert ops.live() == first["id"]
+    run = ops.playbook("playbooks/site_check.yml", "-e", json.dumps({**signing, "release_image_signature_key": "",
+                                                                     **shop.registry.variables()}))  # fmt: skip
+    assert run.code != 0
+    assert "release_image_signature_key is empty" in " ".join(run.output.split())
+
+
+def test_what_is_signed_by_one_of_the_keys_goes_live(
+    signing: Any, first: dict[str, str], shop: Shop, ops: Any, edge: Any, cargo: dict[str, Any]
+) -> None:
+    digest = shop.push("signed", shop.image(cargo["good-2"], signed="yes"))
+    name, release_id = shop.name(f"@{digest}"), f"bookshop-{digest[7:19]}"
+    told = ops.playbook("playbooks/deploy.yml", "--check", "-e", f"release_image={name}")
+    assert "is not signed" in told.closing
+    shop.sign(digest)
+    run = shop.deploy(f"@{digest}")
+    assert run.code == 0, run.output
+    edge.wait(10, release=release_id)
+    der = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    assert release(ops, release_id)["signed_by"] == hashlib.sha256(der).hexdigest()
+    back(ops, edge, first["id"])
+
+
+def test_a_bundle_of_sigstore_is_a_signature_as_well(signing: Any, shop: Shop, ops: Any, cargo: dict[str, Any]) -> None:
+    for number, key in enumerate((OTHER, COMING)):
+        digest = shop.push(f"bundle-{number}", shop.image(cargo["good-2"], bundle=f"{number}"))
+        shop.registry.client.attest(REPOSITORY, digest, oci.bundle(key, digest))
+        said = ops.releasectl("prepare", "--id=bundle-1", f"--image={shop.name(f'@{digest}')}")
+        assert said["ok"] is (key is COMING), said["message"]
+    assert ops.releasectl("discard", "--id=bundle-1")["changed"]
 
 
 def test_where_no_images_are_taken_any_more_no_secret_is_left(
