@@ -92,7 +92,7 @@ def switch(
     ops: Any, edge: Any, app1: Any, cargo: dict[str, Any], counting: dict[str, Any]
 ) -> Iterator[Callable[[str], str]]:
     """Have a variant live, and return its release. In the end nothing is left of their tasks."""
-    before = ops.have_live(edge, cargo["good-1"])
+    ops.have_live(edge, cargo["good-1"])
 
     def to(name: str) -> str:
         release = str(counting[name]["id"])
@@ -107,7 +107,9 @@ def switch(
     yield to
     app1.check_output("systemctl stop 'celery-worker@*' 'celery-beat@*'")
     Queue(app1).inside("app.connection().default_channel.client.flushdb()")
-    assert ops.rollback(before).code == 0
+    # What was live before may have been pruned meanwhile.
+    run = ops.deploy(cargo["good-1"]["artifact"])
+    assert run.code == 0, run.output
 
 
 @pytest.fixture
