@@ -73,9 +73,7 @@ class Shop:
         self.run = secrets.token_hex(8)  # hosts that stand may know the images of another run
 
     def apply(self, **variables: Any) -> None:
-        # What was live before all this is to be there after it.
-        words = {**self.registry.variables(), "release_keep": 20, **variables}
-        run = self.ops.playbook(CONVERGE, "-e", json.dumps(words))
+        run = self.ops.playbook(CONVERGE, "-e", json.dumps({**self.registry.variables(), **variables}))
         assert run.code == 0, run.output
 
     def image(self, cargo: dict[str, Any], **files: str) -> oci.Image:
@@ -95,7 +93,9 @@ class Shop:
         self.registry.client.sign(REPOSITORY, digest, (sent, oci.signed(OTHER, b"")), (sent, signature))
 
     def deploy(self, which: str) -> Any:
-        return self.ops.playbook("playbooks/deploy.yml", "-e", f"release_image={self.name(which)}")
+        # What was live before all this is to be there after it.
+        words = ["-e", f"release_image={self.name(which)}", "-e", "release_keep=20"]
+        return self.ops.playbook("playbooks/deploy.yml", *words)
 
     def name(self, which: str) -> str:
         return f"{self.registry.host}/{REPOSITORY}{which}"
