@@ -48,7 +48,7 @@ def pin(root: Path, environment: str, file: Path, known_hosts: str = "") -> list
     """Write this checkout's commit and the host's keys into a workflow that is there; say what is left to do."""
     if not file.is_file():
         raise Wrong(f"There is no workflow {file}: --workflow PATH names it, or --app the checkout that has it")
-    mine = [f"inventories/{environment}", "group_vars"]
+    mine = [f"inventories/{environment}", "group_vars/all", f"group_vars/{environment}"]
     changed = _git(root, "status", "--porcelain", "--", *mine).stdout.splitlines()
     if changed:
         raise Wrong(f"{changed[0][3:]} is not committed here, so no commit has it: commit it, push, and pin again")

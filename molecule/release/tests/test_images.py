@@ -374,6 +374,11 @@ def test_an_asgi_app_goes_live(
     image.layers.insert(2, oci.requirements(oci.ASGI))
     image.command = ["gunicorn", "config.asgi:application", "-k", "uvicorn_worker.UvicornWorker", "--workers", "2"]
     digest = shop.push("asgi", image)
+    # The lab says of the bookshop that it is WSGI.
+    refused = shop.deploy(f"@{digest}")
+    assert refused.code != 0
+    assert "starts Gunicorn with uvicorn_worker.UvicornWorker, which serves ASGI, and app_wsgi is" in refused.closing
+    shop.apply(app_wsgi="")
     run = shop.deploy(f"@{digest}")
     assert run.code == 0, run.output
     edge.wait(10, release=f"bookshop-{digest[7:19]}")
@@ -386,6 +391,7 @@ def test_an_asgi_app_goes_live(
     # What only an application that is called asynchronously answers.
     assert edge.get("/interface").text == "http, asynchronously"
     back(ops, edge, first["id"])
+    shop.apply()
 
 
 def test_a_restore_point_is_made_from_inside(

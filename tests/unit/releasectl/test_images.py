@@ -458,6 +458,15 @@ def test_the_launcher_is_told_what_is_true_inside(images):
     assert {apps.OVERLAY, config.serving, config.inside} <= set(store.shown(config, "b"))
 
 
+def test_gunicorn_is_not_to_call_one_kind_of_application_as_the_other(images):
+    from_image(images, "b", command=["own.asgi", "-k", "uvicorn_worker.UvicornWorker"])
+    place, found = inside(images), image.of(images.release_dir("b"))
+    with pytest.raises(Refusal, match="UvicornWorker, which serves ASGI, and app_wsgi is config.wsgi:application"):
+        apps.check(images, images.release_dir("b"), apps.look(images, place, found))
+    asked = replace(images, wsgi="", asgi="config.asgi:application")
+    apps.check(asked, images.release_dir("b"), apps.look(asked, place, found))
+
+
 def test_what_fails_on_the_way_leaves_nothing(images, monkeypatch):
     monkeypatch.setattr(store, "manifest", lambda *_: (DIGEST, {"layers": [{"digest": DIGEST, "size": 7}]}))
     monkeypatch.setattr(store, "pull", lambda *_: None)

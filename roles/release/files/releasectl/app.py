@@ -213,6 +213,17 @@ def check(config: Config, directory: Path, app: App) -> None:
             )
     if app.asgi:
         asgi_worker(config, release)
+    else:
+        _agree(image.of(directory), app)
+
+
+def _agree(found: image.Image | None, app: App) -> None:
+    """Refuse an image whose command has Gunicorn call a WSGI application as an ASGI one."""
+    if found is not None and found.worker_class and found.interface == "asgi":
+        raise Refusal(
+            f"The command of the image starts Gunicorn with {found.worker_class}, which serves ASGI, and app_wsgi is"
+            f" {app.wsgi}: empty app_wsgi, or set app_asgi, and run site.yml."
+        )
 
 
 def _has(config: Config, release: str, package: str) -> bool:
