@@ -37,7 +37,7 @@ check: ## lint, types, unit and contract tests; needs no container
 	@bin/setup
 	@bin/check
 
-test: ## check, plays without hosts, then every Molecule scenario on lab hosts
+test: ## check, whole plays on this machine, then every Molecule scenario on lab hosts
 	@bin/setup --engine
 	@SLIPWAY_LAB=$(TEST_LAB) bin/test
 

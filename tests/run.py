@@ -1,5 +1,5 @@
-"""Runs what is tested: `make check`, plays that need no host (tests/plays), then every Molecule scenario, in the order
-of a host's life.
+"""Runs what is tested: `make check`, whole programs on this machine alone (tests/local), then every Molecule scenario,
+in the order of a host's life.
 
 Each scenario is run by Molecule itself, as `molecule test -s NAME` runs it alone; what is shared is the hosts. There
 are labs, worked on side by side. On the first, scenarios set hosts up from bare, and show that to apply every role
@@ -174,11 +174,11 @@ def check(full: bool) -> Callable[[Path], str]:
     return lambda log: "make check failed" if commands.run(words, log, {"REPORTS": str(REPORTS)}) else ""
 
 
-def plays(log: Path) -> str:
-    """Whole plays over a controller that is all the hosts there are."""
-    report = REPORTS / "plays.xml"
+def local(log: Path) -> str:
+    """Whole plays over a controller that is all the hosts there are, and a worker without a broker."""
+    report = REPORTS / "local.xml"
     words = ["pytest", "--quiet", "-p", "no:cacheprovider", "--numprocesses", "2", "--dist", "worksteal"]
-    code = commands.run([*words, f"--junit-xml={report}", "tests/plays"], log, {})
+    code = commands.run([*words, f"--junit-xml={report}", "tests/local"], log, {})
     return f"pytest ended with {code}" if code else "" if tally([report]).passed else "it asserted nothing"
 
 
@@ -321,7 +321,7 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="only these")
     parser.add_argument("--full", action="store_true", help="the long tests too")
     parser.add_argument("--keep", action="store_true", help="leave the labs standing")
-    parser.add_argument("--no-check", action="store_true", help="without `make check` and the plays")
+    parser.add_argument("--no-check", action="store_true", help="without `make check` and tests/local")
     options = parser.parse_args()
     available = scenarios()
     unknown = sorted(set(options.scenarios) - set(available))
@@ -340,7 +340,7 @@ def main() -> int:
         with commands.ended():
             if not options.no_check:
                 step(record, "check", check(options.full))
-                step(record, "plays", plays)
+                step(record, "local", local)
             # One after the other, as they look for free ports.
             for lane in working:
                 lane.make()

@@ -33,7 +33,7 @@ def rows() -> dict[str, set[str]]:
 def marked() -> dict[str, set[str]]:
     """The tests that are marked for each row."""
     found: dict[str, set[str]] = defaultdict(set)
-    for directory in ("tests/unit", "tests/plays", "molecule"):
+    for directory in ("tests/unit", "tests/local", "molecule"):
         for path in (ROOT / directory).rglob("test_*.py"):
             for function in ast.walk(ast.parse(path.read_text())):
                 if not isinstance(function, ast.FunctionDef) or not function.name.startswith("test_"):

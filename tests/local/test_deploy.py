@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.plays.controller import Controller
+from tests.local.controller import Controller
 from tests.receivers import Hook
 
 SHA = "c3" * 20

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 # A release that knows the task `old` works, and then one that knows `new` as well.
 PROGRAM = """
 import json, sys, time

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests import receivers
-from tests.plays.controller import Controller
+from tests.local.controller import Controller
 from tests.receivers import CANARY, Hook
 
 ROOT = Path(__file__).resolve().parents[2]

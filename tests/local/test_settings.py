@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plays.controller import ROOT, Controller
+from tests.local.controller import ROOT, Controller
 
 CANARY = "canary-90be"
 SCHEMA = {
