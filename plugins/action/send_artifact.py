@@ -29,7 +29,9 @@ from ansible.plugins.action import ActionBase
 
 def command(dest: str) -> str:
     """What writes its input there, for its owner's eyes alone."""
-    part, whole = shlex.quote(f"{dest}.part"), shlex.quote(dest)
+    whole = shlex.quote(dest)
+    # Two who send the same at once do not write into one file.
+    part = f"{whole}.$$.part"
     return f"umask 077 && cat > {part} && mv -f {part} {whole} || {{ rm -f {part}; exit 1; }}"
 
 

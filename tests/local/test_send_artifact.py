@@ -51,10 +51,13 @@ def test_in_check_mode_nothing_is_sent(controller: Controller) -> None:
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(controller: Controller) -> None:
-    (controller.place / "incoming/me and.tar.gz.part").symlink_to("/dev/full")
-    run = send(controller)
+    # A limit of the shell's own stands in for the disk's end: cat is told that the file is too large.
+    profile = controller.place / "sh"
+    profile.write_text('#!/bin/bash\ntrap "" XFSZ\nulimit -f 8\nexec /bin/sh "$@"\n')
+    profile.chmod(0o755)
+    run = send(controller, "shop.tar.gz", "-e", f"ansible_shell_executable={profile}")
     assert run.returncode != 0
-    assert f"shop.tar.gz could not be put into {controller.place}/incoming: No space left on device." in run.stdout
+    assert f"shop.tar.gz could not be put into {controller.place}/incoming: File too large." in run.stdout
     assert there(controller) == []
 
 
