@@ -201,6 +201,8 @@ def test_the_workflow_releases_the_next_commit_with_the_deploy_key_alone(somebod
     environment = {
         **found["env"],
         "RUNNER_TEMP": str(temporary),
+        # A runner has no connection from before, which nobody would have to prove anew who they are.
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(temporary / "cp"),
         "GITHUB_OUTPUT": str(output),
         "DEPLOY_KEY": (somebody.slipway / ".vault/production-deploy-key").read_text().rstrip("\n"),
     }
