@@ -189,10 +189,12 @@ def test_the_workflow_releases_the_next_commit_with_the_deploy_key_alone(somebod
     for name, (source, wanted) in places.items():
         newcomer.git(somebody.home, "clone", "--quiet", str(source), str(runner / name))
         newcomer.git(runner / name, "checkout", "--quiet", wanted)
-    # What the host is known by is the workflow's to say here.
+    # What the host is known by is the workflow's to say here; and a runner has no connection from before, over which
+    # nobody would have to prove who they are.
     layer = runner / "slipway/group_vars/production/zz-lab.yml"
     variables = yaml.safe_load(layer.read_text())
     del variables["ansible_ssh_common_args"]
+    variables["ansible_control_path_dir"] += "-runner"
     layer.write_text(f"---\n{json.dumps(variables)}\n")
     (runner / "slipway/.venv").symlink_to((ROOT / ".venv").resolve())
     assert not (runner / "slipway/.vault").exists()
@@ -201,8 +203,6 @@ def test_the_workflow_releases_the_next_commit_with_the_deploy_key_alone(somebod
     environment = {
         **found["env"],
         "RUNNER_TEMP": str(temporary),
-        # A runner has no connection from before, which nobody would have to prove anew who they are.
-        "ANSIBLE_SSH_CONTROL_PATH_DIR": str(temporary / "cp"),
         "GITHUB_OUTPUT": str(output),
         "DEPLOY_KEY": (somebody.slipway / ".vault/production-deploy-key").read_text().rstrip("\n"),
     }
