@@ -375,6 +375,7 @@ def test_an_asgi_app_goes_live(
     image.command = ["gunicorn", "config.asgi:application", "-k", "uvicorn_worker.UvicornWorker", "--workers", "2"]
     digest = shop.push("asgi", image)
     # The lab says of the bookshop that it is WSGI.
+    shop.apply()
     refused = shop.deploy(f"@{digest}")
     assert refused.code != 0
     assert "starts Gunicorn with uvicorn_worker.UvicornWorker, which serves ASGI, and app_wsgi is" in refused.closing
