@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import anatomy, edge, fleet, switches
 from benchmarks.baselines import Baseline, Capistrano, Script, install_capistrano
 from benchmarks.loadgen import Load, LoadError
-from benchmarks.site import Site, load_average
+from benchmarks.site import Site, agreement, connections, load_average, machine, unproven
 from benchmarks.story import ROOT, Ran, StepFailed, Story, end_on_signals, table
 from lab.cargo import variants
 
@@ -139,24 +139,18 @@ class Bench:
 
     def phase(self, load: Load, name: str, count: int, switch: Callable[[int], str]) -> None:
         load.mark(name)
-        self.rest(PAUSE)
+        self.story.rest(PAUSE)
         for number in range(count):
             began = time.monotonic()
             release = switch(number)
             self.switch_seconds.setdefault(name, []).append(time.monotonic() - began)
             self.site.wait_for(release, 60)
             self.story.progress(f"{number + 1} of {count}")
-            self.rest(PAUSE)
+            self.story.rest(PAUSE)
         # The last old generation drains behind the switch: what it would lose belongs to this phase.
-        self.rest(4.0)
+        self.story.rest(4.0)
         load.mark(f"after-{name}")
-        self.rest(1.0)
-
-    def rest(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self.story.progress("")
-            time.sleep(min(0.25, left))
+        self.story.rest(1.0)
 
     def ours(self, number: int) -> str:
         """Every way of switching that there is, in turn."""
@@ -290,13 +284,7 @@ class Bench:
             )
         total, nginx = result["total"], self.witnessed["nginx"]
         self.story.say("\nRequests lost, one run, side by side:\n" + table(rows))
-        self.story.say(
-            f"Sent {total['sent']} of {total['scheduled']} due; {total['by_connection']['new']} on new TLS connections "
-            f"and {total['by_connection']['kept']} on kept ones ({total['retried']} sent again on a fresh one, because "
-            f"the server had just closed it idle); {total['by_kind'].get('slow', 0)} took 2 s.\n"
-            f"The client counted {nginx['client']} and {nginx['client_unanswered']} without an answer, nginx logged "
-            f"{nginx['nginx']}: they {'agree' if nginx['agree'] else 'do NOT agree'}."
-        )
+        self.story.say(f"Sent {total['sent']} of {total['scheduled']} due; {connections(total)}\n{agreement(nginx)}")
         times = self.time_rows()
         self.story.say(
             f"\nTimes, medians of {self.repeats} (no-op site: {min(self.repeats, 3)}), not under load:\n" + table(times)
@@ -308,10 +296,7 @@ class Bench:
             self.story.say(
                 f"The no-op site ran {self.site_tasks} tasks on its longest host, {site / self.site_tasks:.2f} s each."
             )
-        self.story.say(
-            f"The machine: {os.cpu_count()} cores, load average {load_average()}; the generator used "
-            f"{result['cpu_seconds']} CPU-seconds and was at most {total['generator_late_ms']} ms late."
-        )
+        self.story.say(machine(result))
         self.save(times)
         problems = self.problems(phases)
         for problem in problems:
@@ -332,12 +317,7 @@ class Bench:
             problems.append(
                 "stop, relink, start lost nothing: the measurement is broken, do not believe the zero above"
             )
-        if not total["complete"]:
-            problems.append(f"{total['scheduled']} requests were due, {total['sent']} were sent")
-        if not self.witnessed["nginx"]["agree"]:
-            problems.append(
-                f"nginx's log tells another story than the client: {self.witnessed['nginx']['differences']}"
-            )
+        problems += unproven(total, self.witnessed["nginx"])
         for name in ("start", "after-ours"):
             if lost := phases[name]["lost"]:
                 problems.append(f"{lost} requests were lost while nothing was switched ({name})")

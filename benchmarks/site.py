@@ -149,5 +149,40 @@ class Site:
             time.sleep(1)
 
 
+def connections(total: dict[str, Any]) -> str:
+    """How the requests of a load came, for its summary."""
+    return (
+        f"{total['by_connection']['new']} on new TLS connections and {total['by_connection']['kept']} on kept ones"
+        f" ({total['retried']} sent again on a fresh one, because the server had just closed it idle);"
+        f" {total['by_kind'].get('slow', 0)} took 2 s."
+    )
+
+
+def agreement(nginx: dict[str, Any]) -> str:
+    """What the two witnesses counted, for a summary."""
+    return (
+        f"The client counted {nginx['client']} and {nginx['client_unanswered']} without an answer, nginx logged"
+        f" {nginx['nginx']}: they {'agree' if nginx['agree'] else 'do NOT agree'}."
+    )
+
+
+def machine(result: dict[str, Any]) -> str:
+    """What a load was made with, for its summary."""
+    return (
+        f"The machine: {os.cpu_count()} cores, load average {load_average()}; the generator used"
+        f" {result['cpu_seconds']} CPU-seconds and was at most {result['total']['generator_late_ms']} ms late."
+    )
+
+
+def unproven(total: dict[str, Any], nginx: dict[str, Any]) -> list[str]:
+    """Why the count of a load is not to be believed, a sentence each."""
+    found = []
+    if not total["complete"]:
+        found.append(f"{total['scheduled']} requests were due, {total['sent']} were sent")
+    if not nginx["agree"]:
+        found.append(f"nginx's log tells another story than the client: {nginx['differences']}")
+    return found
+
+
 def load_average() -> str:
     return " ".join(f"{value:.2f}" for value in os.getloadavg())

@@ -96,6 +96,13 @@ class Story:
         self._wipe()
         self._print(f"{head}: {step.seconds:.1f} s" + (f", {step.note}" if step.note else ""))
 
+    def rest(self, seconds: float) -> None:
+        """Wait, with the live line kept up to date."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.progress("")
+            time.sleep(min(0.25, left))
+
     def say(self, text: str = "") -> None:
         self._wipe()
         self._print(text)

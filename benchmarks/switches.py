@@ -24,7 +24,8 @@ from typing import Any
 
 from benchmarks.cores import Cores, politely
 from benchmarks.loadgen import Load, LoadError
-from benchmarks.site import Site, load_average
+from benchmarks.loadgen.result import BUT_SLOW as ALL
+from benchmarks.site import Site, agreement, connections, load_average, machine, unproven
 from benchmarks.story import ROOT, StepFailed, Story, table
 from lab import oci
 from lab.cargo import variants
@@ -52,7 +53,6 @@ ROLLBACK, BACK, ACTIVATE, RESTART = "rollback.yml", "releasectl rollback", "rele
 # from one kind to the other, and within one.
 CYCLE = (DEPLOY, BACK, ACTIVATE, ROLLBACK, ACTIVATE, DEPLOY_IMAGE, RESTART, BACK, ACTIVATE, BACK)
 CALM_WINDOW, SWITCH_WINDOW, CONTROLLER_WINDOW = "calm", "switch", "controller alone"
-ALL = "all but slow"
 KINDS = (ALL, "page", "api", "static")
 
 
@@ -144,8 +144,8 @@ class Switches:
         self.images = [self.push(name, packed[name], below) for name in of_images]
 
     def push(self, tag: str, packed: dict[str, Any], below: list[oci.Blob]) -> Cargo:
-        revision = Path(packed["artifact"]).name.removesuffix(".tar.gz").rpartition("-")[2]
-        image = oci.Image([*below, oci.app(Path(packed["artifact"]))], list(IMAGE_COMMAND), revision=revision)
+        layers = [*below, oci.app(Path(packed["artifact"]))]
+        image = oci.Image(layers, list(IMAGE_COMMAND), revision=packed["revision"])
         digest: str = self.registry.client.push(REPOSITORY, tag, image)
         return Cargo(f"bookshop-{digest.removeprefix('sha256:')[:12]}", f"{self.registry.host}/{REPOSITORY}@{digest}")
 
@@ -177,7 +177,7 @@ class Switches:
 
     def warm_up(self, load: Load) -> None:
         """A machine that cannot serve the load while nothing is switched shows nothing of switches."""
-        self.rest(WARM)
+        self.story.rest(WARM)
         waiting = load.snapshot()
         behind = waiting["sent"] - waiting["done"] - self.rate  # what is due within a second is no backlog
         if waiting["lost"] or behind > 0:
@@ -215,7 +215,7 @@ class Switches:
 
     def calm(self, load: Load) -> None:
         with self.window(load, CALM_WINDOW):
-            self.rest(CALM)
+            self.story.rest(CALM)
 
     def controller_alone(self, load: Load) -> None:
         for polite, name in ((True, "nice 19"), (False, "nice 0")):
@@ -223,12 +223,6 @@ class Switches:
                 self.calm(load)
                 with self.window(load, f"{CONTROLLER_WINDOW}, {name}"):
                     self.playbook("rollback", "--check", polite=polite)
-
-    def rest(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            self.story.progress("")
-            time.sleep(min(0.5, left))
 
     def gone(self, generation: str) -> None:
         """Return when this generation has finished what it had in hand and no process of it answers any more."""
@@ -282,14 +276,8 @@ class Switches:
         self.story.say(f"\nHow long answers took, in ms; the goal is {GOAL:g} times at p99:\n" + table(tails(windows)))
         self.story.say(f"\n{self.controller(windows)}")
         self.story.say(
-            f"Sent {total['sent']} of {total['scheduled']} due, {total['lost']} lost;"
-            f" {total['by_connection']['new']} on new TLS connections and {total['by_connection']['kept']} on kept ones"
-            f" ({total['retried']} sent again on a fresh one, because the server had just closed it idle);"
-            f" {total['by_kind'].get('slow', 0)} took 2 s. {len(total['by_release'])} releases answered.\n"
-            f"The client counted {nginx['client']} and {nginx['client_unanswered']} without an answer, nginx logged"
-            f" {nginx['nginx']}: they {'agree' if nginx['agree'] else 'do NOT agree'}.\n"
-            f"The machine: {os.cpu_count()} cores, load average {load_average()}; the generator used"
-            f" {result['cpu_seconds']} CPU-seconds and was at most {total['generator_late_ms']} ms late."
+            f"Sent {total['sent']} of {total['scheduled']} due, {total['lost']} lost; {connections(total)}"
+            f" {len(total['by_release'])} releases answered.\n{agreement(nginx)}\n{machine(result)}"
         )
         self.save()
         problems = self.problems()
@@ -340,12 +328,9 @@ class Switches:
         found = []
         if total["lost"]:
             found.append(f"{total['lost']} requests were lost: {total['examples']}")
-        if not total["complete"]:
-            found.append(f"{total['scheduled']} requests were due, {total['sent']} were sent")
         if not total["by_kind"].get("slow"):
             found.append("no slow request was among them: nothing was in hand when a generation ended")
-        if not nginx["agree"]:
-            found.append(f"nginx's log tells another story than the client: {nginx['differences']}")
+        found += unproven(total, nginx)
         if len(self.made) < self.count:
             found.append(f"{len(self.made)} switches of {self.count} were made")
         return found

@@ -28,6 +28,10 @@ class Outcome:
         return bool(self.lost) or (bool(self.release) and self.release in refused)
 
 
+# Of a window's answers, beside each kind of them.
+BUT_SLOW = "all but slow"
+
+
 @dataclass(slots=True)
 class Window:
     """A stretch of the run, in seconds from its start; what was due in it is counted with others of its name."""
@@ -118,7 +122,7 @@ def _windows(outcomes: list[Outcome], windows: Sequence[Window], refused: set[st
 def _by_kind(outcomes: list[Outcome], refused: set[str]) -> Iterator[tuple[str, list[Outcome]]]:
     """The answered ones of each kind, and all of them but the slow."""
     answered = [outcome for outcome in outcomes if not outcome.is_lost(refused)]
-    yield "all but slow", [outcome for outcome in answered if outcome.kind != "slow"]
+    yield BUT_SLOW, [outcome for outcome in answered if outcome.kind != "slow"]
     for kind in sorted({outcome.kind for outcome in answered}):
         yield kind, [outcome for outcome in answered if outcome.kind == kind]
 

@@ -121,7 +121,7 @@ class FakeLoad:
 def test_a_machine_that_cannot_serve_the_load_is_told_so(
     bench: Switches, monkeypatch: pytest.MonkeyPatch, sent: int, done: int, lost: int, serves: bool
 ) -> None:
-    monkeypatch.setattr(bench, "rest", lambda _seconds: None)
+    monkeypatch.setattr(bench.story, "rest", lambda _seconds: None)
     load: Any = FakeLoad(sent, done, lost)
     if serves:
         bench.warm_up(load)

@@ -78,7 +78,7 @@ class Shop:
 
     def image(self, cargo: dict[str, Any], **files: str) -> oci.Image:
         return oci.Image(
-            [*self.below, oci.app(Path(cargo["artifact"]), **{"run": self.run, **files})], revision=revision(cargo)
+            [*self.below, oci.app(Path(cargo["artifact"]), **{"run": self.run, **files})], revision=cargo["revision"]
         )
 
     def push(self, tag: str, image: oci.Image) -> str:
@@ -101,10 +101,6 @@ class Shop:
         return f"{self.registry.host}/{REPOSITORY}{which}"
 
 
-def revision(cargo: dict[str, Any]) -> str:
-    return Path(cargo["artifact"]).name.removesuffix(".tar.gz").rpartition("-")[2]
-
-
 @pytest.fixture(scope="module")
 def shop(lab: dict[str, Any], registry: LabRegistry, ops: Any, edge: Any, cargo: dict[str, Any]) -> Iterator[Shop]:
     before = ops.have_live(edge, cargo["good-1"])
@@ -125,7 +121,7 @@ def before(shop: Shop, ops: Any) -> str:
 @pytest.fixture(scope="module")
 def first(before: str, shop: Shop, cargo: dict[str, Any]) -> dict[str, str]:
     """Deployed by its tag, on a host that knew none of its layers."""
-    commit = revision(cargo["good-1"])
+    commit = cargo["good-1"]["revision"]
     digest = shop.push(commit, shop.image(cargo["good-1"]))
     run = shop.deploy(f":{commit}")
     assert run.code == 0, run.output
@@ -137,7 +133,7 @@ def second(first: dict[str, str], shop: Shop, cargo: dict[str, Any]) -> dict[str
     """Deployed by its digest, with another top layer alone."""
     sent = len(shop.registry.sent(REPOSITORY))
     image = shop.image(cargo["good-2"])
-    digest = shop.push(revision(cargo["good-2"]), image)
+    digest = shop.push(cargo["good-2"]["revision"], image)
     run = shop.deploy(f"@{digest}")
     assert run.code == 0, run.output
     return {"id": f"bookshop-{digest[7:19]}", "image": image, "sent": shop.registry.sent(REPOSITORY)[sent:]}
@@ -351,7 +347,7 @@ def test_a_preview_asks_the_registry_and_pulls_nothing(
     first: dict[str, str], shop: Shop, ops: Any, cargo: dict[str, Any]
 ) -> None:
     image = shop.image(cargo["good-2"], preview="yes")
-    commit = revision(cargo["good-2"])
+    commit = cargo["good-2"]["revision"]
     digest = shop.push(commit, image)
     before = ops.status()
     told = ops.playbook("playbooks/deploy.yml", "--check", "-e", f"release_image={shop.name(f':{commit}')}")
