@@ -23,7 +23,7 @@ options:
 """
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,21 @@ TEMPLATE, VAULT, SOPS = "{{", "!vault", "ENC["
 def in_the_clear(root: Path) -> dict[str, str]:
     """The place, `file:line`, of each value of app_settings that is there for all to read, in a file."""
     found: dict[str, str] = {}
-    for path in sorted(path for top in SOURCES for path in (root / top).rglob("*.y*ml")):
-        top = yaml.compose(path.read_text(errors="replace"), yaml.SafeLoader)  # an encrypted file is one scalar
-        for key, value in top.value if isinstance(top, yaml.MappingNode) else ():
-            if key.value == "app_settings" and isinstance(value, yaml.MappingNode):
-                for name, setting in value.value:
-                    text = setting.value if isinstance(setting, yaml.ScalarNode) and setting.tag != VAULT else ""
-                    if text and TEMPLATE not in text and not text.startswith(SOPS):
-                        found[name.value] = f"{path.relative_to(root)}:{name.start_mark.line + 1}"
+    for path in sorted(path for place in SOURCES for path in (root / place).rglob("*.y*ml")):
+        text = path.read_text(errors="replace")
+        for name, setting in _written(text) if "app_settings" in text else ():
+            value = setting.value if isinstance(setting, yaml.ScalarNode) and setting.tag != VAULT else ""
+            if value and TEMPLATE not in value and not value.startswith(SOPS):
+                found[name.value] = f"{path.relative_to(root)}:{name.start_mark.line + 1}"
     return found
+
+
+def _written(text: str) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+    """The names and the values of app_settings in a file of variables."""
+    top = yaml.compose(text, yaml.SafeLoader)  # an encrypted file is one scalar
+    for key, value in top.value if isinstance(top, yaml.MappingNode) else ():
+        if key.value == "app_settings" and isinstance(value, yaml.MappingNode):
+            yield from value.value
 
 
 class ActionModule(ActionBase):
@@ -72,7 +78,9 @@ class ActionModule(ActionBase):
         except schemas.Misread as misread:
             return {**result, **refusal(misread.problems)}
         values, problems = self._values(variables.get("app_settings") or {})
-        problems += schemas.findings(schema, values, environment, in_the_clear(ROOT), arguments["reserved"])
+        # Asked on each host: without a secret no file is read.
+        clear = in_the_clear(ROOT) if any(setting.secret for setting in schema) else {}
+        problems += schemas.findings(schema, values, environment, clear, arguments["reserved"])
         if problems:
             return {**result, **refusal(problems)}
         return {**result, "changed": False, "msg": f"{len(values)} settings are as app_settings_schema has them."}

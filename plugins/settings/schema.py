@@ -153,10 +153,10 @@ def findings(
     ``clear`` has the place of each value that is written where everybody can read it; ``reserved`` are names that
     somebody else sets.
     """
-    known = {setting.name: setting for setting in schema}
+    known, taken = {setting.name: setting for setting in schema}, set(reserved)
     found = []
     for name in sorted(map(str, values)):
-        if name in set(reserved):
+        if name in taken:
             found.append(f"{name} is set by the release itself and cannot be a setting: take it out of app_settings.")
             continue
         try:

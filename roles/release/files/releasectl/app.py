@@ -188,25 +188,20 @@ def settings(config: Config, app: App) -> dict[str, str]:
 
 def check(config: Config, directory: Path, app: App) -> None:
     """Once it is built: refuse what could never start."""
-    release = directory.name
+    release, found = directory.name, image.of(directory)
+    made_of = "the artifact" if found is None else "the image"
     django = _has(config, release, "django")
     if not app.settings_module and django:
         raise Refusal(
-            f"No manage.py, wsgi.py or asgi.py of {_made_of(directory)} names a settings module: set"
-            " app_django_settings_module."
+            f"No manage.py, wsgi.py or asgi.py of {made_of} names a settings module: set app_django_settings_module."
         )
     if "celery-worker" in config.processes and not app.celery:
         raise Refusal(
-            f"This host is to run a Celery worker (it is in the group worker), and {_made_of(directory)} has no Celery"
+            f"This host is to run a Celery worker (it is in the group worker), and {made_of} has no Celery"
             " app: set app_celery_app to it, or to none, and run site.yml."
         )
-    for process, package in STARTED_BY.items():
-        if (
-            process in config.processes
-            and django
-            and image.of(directory) is None
-            and not _has(config, release, package)
-        ):
+    for process, package in STARTED_BY.items() if django and found is None else ():
+        if process in config.processes and not _has(config, release, package):
             raise Refusal(
                 f"This host is to run {process}, and {app.requirements} brings no {package}: add {package} to it, or to"
                 " app_requirements_extra, and run site.yml."
@@ -214,7 +209,7 @@ def check(config: Config, directory: Path, app: App) -> None:
     if app.asgi:
         asgi_worker(config, release)
     else:
-        _agree(image.of(directory), app)
+        _agree(found, app)
 
 
 def _agree(found: image.Image | None, app: App) -> None:
@@ -229,10 +224,6 @@ def _agree(found: image.Image | None, app: App) -> None:
 def _has(config: Config, release: str, package: str) -> bool:
     """Whether a package is installed for it."""
     return any((place / package / "__init__.py").is_file() for place in packages(config, release))
-
-
-def _made_of(directory: Path) -> str:
-    return "the artifact" if image.of(directory) is None else "the image"
 
 
 def asgi_worker(config: Config, release: str) -> str:
