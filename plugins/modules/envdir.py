@@ -10,6 +10,8 @@ description:
   - Writes one file for each setting, as daemontools' C(envdir) reads them, readable by root alone.
   - A change makes a new directory C(<path>.<n>) beside the old one, then moves the symbolic link O(path) to it in one
     rename, so a reader sees all of the old settings or all of the new ones.
+  - With O(candidate) the new version waits behind a second link, C(<path>.next), until somebody has tried it and moves
+    O(path). Settings as they are in force already make it go again.
   - Settings that are no longer given are gone from the new version. Versions that nothing is pinned to are removed.
   - The result and the difference name settings; they never hold a value.
 options:
@@ -36,6 +38,13 @@ options:
   pins:
     description: Directory whose files name, anywhere in their text, the versions (C(env.3)) that must stay.
     type: path
+  candidate:
+    description: Whether a change waits to be tried, where there is a version in force already.
+    type: bool
+    default: false
+  fingerprint_key:
+    description: File of the key by which versions are told from each other; it is made, once, where there is none.
+    type: path
 author: Slipway
 """
 
@@ -48,17 +57,24 @@ EXAMPLES = r"""
 
 RETURN = r"""
 version:
-  description: Name of the version in force.
+  description: Name of the version with these settings, in force or waiting.
   type: str
   returned: always
+in_force: {description: Name of the version in force., type: str, returned: always}
+waiting: {description: Whether RV(version) waits to be tried., type: bool, returned: always}
+key: {description: A name of the fingerprints' key that does not give it away., type: str, returned: with a key}
+key_file: {description: Where the key is., type: str, returned: with a key}
+key_made: {description: Whether the key was made now., type: bool, returned: with a key}
 added: {description: Names that were not there before., type: list, returned: always}
 changed_names: {description: Names whose value changed., type: list, returned: always}
 removed: {description: Names that are gone., type: list, returned: always}
 pruned: {description: Versions that were removed., type: list, returned: always}
 """
 
+import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -148,6 +164,14 @@ class Store:
             return None
         return int(found.group(1))
 
+    def waiting(self) -> int | None:
+        """Give the number of the version that waits to be tried."""
+        try:
+            found = self.pattern.match(os.path.basename(os.readlink(f"{self.path}.next")))
+        except OSError:
+            return None
+        return int(found.group(1)) if found and os.path.isdir(self.directory(int(found.group(1)))) else None
+
     def directory(self, number: int) -> str:
         return f"{self.path}.{number}"
 
@@ -200,14 +224,22 @@ class Store:
             raise
         sync(self.parent)
 
-    def point(self, number: int) -> None:
-        """Move the link in one rename."""
+    def point(self, number: int, link: str = "") -> None:
+        """Move the link in force, or the one at ``link``, in one rename."""
         staging = os.path.join(self.parent, f".{self.base}.link")
         if os.path.lexists(staging):
             os.unlink(staging)
         os.symlink(f"{self.base}.{number}", staging)
-        os.rename(staging, self.path)
+        os.rename(staging, link or self.path)
         sync(self.parent)
+
+    def wait(self, number: int | None) -> None:
+        """Have a version wait to be tried, or none."""
+        if number is not None:
+            self.point(number, f"{self.path}.next")
+        elif os.path.lexists(f"{self.path}.next"):
+            os.unlink(f"{self.path}.next")
+            sync(self.parent)
 
     def litter(self) -> list[str]:
         """Give what a run that died left behind."""
@@ -230,11 +262,14 @@ class Store:
                     continue
         return found
 
-    def spare(self, keep: int, pins: str | None, current: int) -> list[int]:
-        """Give the versions that can go: neither in force, nor pinned, nor among the last few before it."""
+    def spare(self, keep: int, pins: str | None, wanted: int, current: int | None) -> list[int]:
+        """Give the versions that can go: neither wanted nor in force, nor pinned, nor among the last few before it.
+
+        Those that are pinned count among the last few, so that nothing is left to do when they are not any more.
+        """
+        others = [n for n in self.versions() if n != wanted]
         stay = self.pinned(pins) | {current}
-        others = [n for n in self.versions() if n not in stay]
-        return others[: max(0, len(others) - keep)]
+        return [n for n in others[: max(0, len(others) - keep)] if n not in stay]
 
 
 def sync(directory: str) -> None:
@@ -267,34 +302,73 @@ def difference(path: str, old: dict[str, bytes], new: dict[str, bytes], loose: l
 
 
 def apply(
-    store: Store, files: dict[str, bytes], keep: int, pins: str | None, check: bool
+    store: Store, files: dict[str, bytes], keep: int, pins: str | None, check: bool, candidate: bool = False
 ) -> tuple[dict[str, object], dict[str, str]]:
     """Bring the store to the given files; say what was done, or in check mode what would be."""
-    current = store.current()
+    current, waiting = store.current(), store.waiting()
     old = store.read(current) if current else {}
     change = compare(old, files)
     renew = current is None or any(change.values())
-    version = max(store.versions() + sorted(store.pinned(pins)) + [0]) + 1 if renew or current is None else current
-    loose = [] if renew or current is None else store.loose(current)
+    waits = candidate and renew and current is not None
+    there = waits and waiting is not None and waiting != current and store.read(waiting) == files
+    version = current if not renew else waiting if there else None
+    if version is None:
+        version = max(store.versions() + sorted(store.pinned(pins)) + [0]) + 1
+    seen = [version, current] if waits else [version]
+    loose = [path for number in store.versions() if number in seen for path in store.loose(number)]
+    undone = waiting is not None and not waits
     if not check:
-        if renew:
+        if renew and not there:
             store.write(version, files)
+        if waits:
+            store.wait(version)
+        elif renew:
             store.point(version)
+        if undone:
+            store.wait(None)
         store.tighten(loose)
         for path in store.litter():
             shutil.rmtree(path)
-    there = set(store.versions()) | {version}
-    spare = [n for n in store.spare(keep, pins, version) if n in there]
+    spare = store.spare(keep, pins, version, current if waits else None)
     if not check:
         for number in spare:
             shutil.rmtree(store.directory(number))
+    in_force = version if not waits else current
     result: dict[str, object] = {
-        "changed": bool(renew or loose or spare),
+        "changed": bool((renew and not there) or loose or spare or undone),
         "version": f"{store.base}.{version}",
+        "in_force": f"{store.base}.{in_force}",
+        "waiting": bool(waits),
         "pruned": [f"{store.base}.{n}" for n in spare],
         **change,
     }
     return result, difference(store.path, old, files, loose)
+
+
+def fingerprint_key(path: str, check: bool) -> dict[str, object]:
+    """Have a key there that nobody else reads; tell it from others without giving it away."""
+    made = not os.path.exists(path)
+    if made and not check:
+        staging = f"{path}.new"
+        if os.path.lexists(staging):
+            os.unlink(staging)
+        descriptor = os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+        with os.fdopen(descriptor, "w") as file:
+            os.fchmod(descriptor, FILE_MODE)
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(staging, path)
+        sync(os.path.dirname(path))
+    loose = not made and not Store.tight(os.lstat(path), FILE_MODE)
+    if loose and not check:
+        os.chown(path, os.geteuid(), os.getegid())
+        os.chmod(path, FILE_MODE)
+    name = ""
+    if os.path.exists(path):
+        with open(path, "rb") as file:
+            name = hashlib.sha256(b"name of " + file.read().strip()).hexdigest()[:4]
+    return {"key": name, "key_file": path, "key_made": made, "key_changed": made or loose}
 
 
 def main() -> None:
@@ -305,6 +379,8 @@ def main() -> None:
             "reserved": {"type": "list", "elements": "str", "default": []},
             "keep": {"type": "int", "default": 3},
             "pins": {"type": "path"},
+            "candidate": {"type": "bool", "default": False},
+            "fingerprint_key": {"type": "path", "no_log": False},
         },
         supports_check_mode=True,
     )
@@ -318,8 +394,17 @@ def main() -> None:
             raise Refused("keep must be at least 1, or there is no version to go back to.")
         files = encode_all(settings, module.params["reserved"])
         result, diff = apply(
-            Store(module.params["path"]), files, module.params["keep"], module.params["pins"], module.check_mode
+            Store(module.params["path"]),
+            files,
+            module.params["keep"],
+            module.params["pins"],
+            module.check_mode,
+            module.params["candidate"],
         )
+        if module.params["fingerprint_key"]:
+            key = fingerprint_key(module.params["fingerprint_key"], module.check_mode)
+            result["changed"] = bool(result["changed"]) or bool(key.pop("key_changed"))
+            result.update(key)
     except Refused as refusal:
         module.fail_json(msg=str(refusal), invocation=invocation)
     except OSError as error:

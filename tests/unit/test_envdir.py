@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from releasectl.settings import fingerprint
+
 SOURCE = Path(__file__).parents[2] / "plugins/modules/envdir.py"
 spec = importlib.util.spec_from_file_location("slipway_envdir", SOURCE)
 assert spec is not None
@@ -22,13 +24,13 @@ spec.loader.exec_module(envdir)
 CANARY = "canary-5e1f-value"
 
 
-def put(store, settings, keep=3, pins=None, check=False):
-    return envdir.apply(store, envdir.encode_all(settings, []), keep, pins, check)
+def put(store, settings, keep=3, pins=None, check=False, candidate=False):
+    return envdir.apply(store, envdir.encode_all(settings, []), keep, pins, check, candidate)
 
 
-@pytest.fixture
-def store(tmp_path):
-    old = os.umask(0o000)
+@pytest.fixture(params=[0o000, 0o077], ids=["umask 000", "umask 077"])
+def store(tmp_path, request):
+    old = os.umask(request.param)
     yield envdir.Store(str(tmp_path / "env"))
     os.umask(old)
 
@@ -215,3 +217,101 @@ def test_no_value_leaves_the_module(tmp_path, extra):
 def test_short_values_do_not_blot_out_the_result(tmp_path):
     _, output = run_module({"path": str(tmp_path / "env"), "settings": {"ONE": "1", "E": "e"}})
     assert json.loads(output)["version"] == "env.1"
+
+
+# A change that waits to be tried
+
+
+def test_a_candidate_waits_beside_what_is_in_force(store):
+    first, _ = put(store, {"A": "1"}, candidate=True)
+    assert (first["waiting"], first["in_force"]) == (False, "env.1"), "there is nothing that it could replace"
+    second, diff = put(store, {"A": "2"}, candidate=True)
+    assert (second["changed"], second["version"], second["in_force"]) == (True, "env.2", "env.1")
+    assert str(Path(store.path).readlink()) == "env.1"
+    assert str(Path(f"{store.path}.next").readlink()) == "env.2"
+    assert (second["changed_names"], diff["after"]) == (["A"], "A (new value)\n")
+    again, _ = put(store, {"A": "2"}, candidate=True)
+    assert (again["changed"], again["waiting"], again["version"]) == (False, True, "env.2"), "it waits still"
+    third, _ = put(store, {"A": "3"}, candidate=True)
+    assert (third["version"], str(Path(f"{store.path}.next").readlink())) == ("env.3", "env.3")
+
+
+def test_going_back_to_what_is_in_force_lets_nothing_wait(store):
+    put(store, {"A": "1"}, candidate=True)
+    put(store, {"A": "2"}, candidate=True)
+    would, _ = put(store, {"A": "1"}, candidate=True, check=True)
+    assert would["changed"]
+    assert Path(f"{store.path}.next").is_symlink()
+    result, _ = put(store, {"A": "1"}, candidate=True)
+    assert (result["changed"], result["waiting"], result["version"]) == (True, False, "env.1")
+    assert not Path(f"{store.path}.next").is_symlink()
+    assert not put(store, {"A": "1"}, candidate=True)[0]["changed"]
+
+
+def test_check_mode_of_a_candidate_touches_nothing(store):
+    put(store, {"A": "1"}, candidate=True)
+    before = names(store.parent)
+    would, _ = put(store, {"A": "2"}, candidate=True, check=True)
+    assert (would["changed"], would["waiting"], would["version"]) == (True, True, "env.2")
+    assert names(store.parent) == before
+
+
+def test_once_tried_the_next_run_has_nothing_to_do(store):
+    for number in range(1, 8):
+        put(store, {"A": str(number)}, keep=2, candidate=True)
+        if number > 1:
+            store.point(number)
+            Path(f"{store.path}.next").unlink()
+        assert not put(store, {"A": str(number)}, keep=2, candidate=True)[0]["changed"], "nor anything to remove"
+    assert store.versions() == [5, 6, 7]
+
+
+def test_what_was_refused_gives_its_number_to_no_other(store):
+    put(store, {"A": "1"}, candidate=True)
+    put(store, {"A": "bad"}, candidate=True)
+    Path(f"{store.path}.next").unlink()
+    assert put(store, {"A": "2"}, candidate=True)[0]["version"] == "env.3"
+
+
+def test_a_loose_mode_is_mended_in_force_and_waiting(store):
+    put(store, {"A": "1"}, candidate=True)
+    put(store, {"A": "2"}, candidate=True)
+    for number in (1, 2):
+        Path(store.directory(number), "A").chmod(0o644)
+    assert put(store, {"A": "2"}, candidate=True)[0]["changed"]
+    assert [mode(f"{store.directory(number)}/A") for number in (1, 2)] == [0o600, 0o600]
+
+
+# The key of fingerprints
+
+
+def test_the_key_is_made_once_and_the_owners_alone(store):
+    path = Path(store.parent, "fingerprint.key")
+    would = envdir.fingerprint_key(str(path), check=True)
+    assert would == {"key": "", "key_file": str(path), "key_made": True, "key_changed": True}
+    assert not path.exists()
+    made = envdir.fingerprint_key(str(path), check=False)
+    key = path.read_text().strip()
+    assert (len(bytes.fromhex(key)), mode(path)) == (32, 0o600)
+    again = envdir.fingerprint_key(str(path), check=False)
+    assert (again["key"], again["key_made"], again["key_changed"]) == (made["key"], False, False)
+    assert path.read_text().strip() == key
+    path.chmod(0o644)
+    assert envdir.fingerprint_key(str(path), check=False)["key_changed"]
+    assert mode(path) == 0o600
+
+
+def test_the_module_and_the_host_call_a_key_the_same(store):
+    path = Path(store.parent, "fingerprint.key")
+    named = envdir.fingerprint_key(str(path), check=False)["key"]
+    assert fingerprint(path.read_text().strip(), {}).partition("-")[0] == named
+
+
+def test_the_key_does_not_leave_the_module(tmp_path):
+    place = tmp_path / "fingerprint.key"
+    code, output = run_module(
+        {"path": str(tmp_path / "env"), "settings": {"A": "1"}, "fingerprint_key": str(place), "candidate": True}
+    )
+    assert code == 0
+    assert json.loads(output)["key_made"] is True
+    assert place.read_text().strip() not in output

@@ -55,7 +55,7 @@ def probe(app1, ops, tmp_path):
     app1.check_output("rm -rf /etc/app/probe /etc/app/probe.*")
 
 
-def test_a_change_is_a_new_version_and_what_was_removed_is_gone(app1, probe):
+def test_a_change_waits_as_a_new_version_and_what_was_removed_is_gone(app1, probe):
     run = probe({"A": "one", "KEY": "line 1\nline 2\n", "GONE": CANARY}, "--diff")
     assert run.code == 0, run.output
     assert CANARY not in run.output
@@ -71,8 +71,9 @@ def test_a_change_is_a_new_version_and_what_was_removed_is_gone(app1, probe):
 
     run = probe({"A": "two", "KEY": "line 1\nline 2\n"})
     assert "changed=1" in run.output, run.output
-    assert app1.check_output("ls /etc/app/probe/").split() == ["A", "KEY"]
-    assert app1.file("/etc/app/probe/A").content_string == "two\n"
+    assert app1.check_output("readlink -f /etc/app/probe") == held, "it was not tried yet"
+    assert app1.check_output("ls /etc/app/probe.next/").split() == ["A", "KEY"]
+    assert app1.file("/etc/app/probe.next/A").content_string == "two\n"
     assert app1.file(f"{held}/A").content_string == "one\n", "a generation that runs keeps what it started with"
     assert "changed=0" in probe({"A": "two", "KEY": "line 1\nline 2\n"}).output
 
@@ -110,7 +111,15 @@ def test_a_hand_that_opened_or_edited_a_setting_is_undone(app1, probe):
     assert app1.file("/etc/app/probe/A").mode == 0o600
     app1.check_output("echo two > /etc/app/probe/A")
     assert "changed=1" in probe({"A": "one"}).output
-    assert app1.file("/etc/app/probe/A").content_string == "one\n"
+    assert app1.file("/etc/app/probe.next/A").content_string == "one\n"
+
+
+def test_the_key_of_fingerprints_is_roots_alone(app1):
+    key = app1.file("/etc/app/fingerprint.key")
+    assert (key.user, key.group, key.mode) == ("root", "root", 0o600)
+    assert len(key.content_string.strip()) == 64
+    for user in ("app", "deployer", "www-data"):
+        assert app1.run(f"runuser -u {user} -- cat /etc/app/fingerprint.key").rc != 0, user
 
 
 def test_the_vault_is_closed_in_the_checkout(lab):

@@ -73,7 +73,8 @@ def test_settings_are_told_by_name_and_never_by_value(live, config):
     config.env.unlink()
     config.env.symlink_to("env.2")
     said = look(live)
-    assert said["settings"] == {"added": ["NEW"], "removed": ["OLD"], "changed": ["KEY"]}
+    changes = {"added": ["NEW"], "removed": ["OLD"], "changed": ["KEY"]}
+    assert said["settings"] == {**changes, "names": ["KEY", "NEW"], "waiting": None}
     assert "hunter" not in json.dumps(said)
 
 

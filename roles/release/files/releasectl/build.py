@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from . import app as apps
-from . import artifact, budget, health, migrations, requirements, sandbox, static, store, venvs
+from . import artifact, budget, health, migrations, needs, requirements, sandbox, static, store, venvs
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -19,6 +19,7 @@ from .files import remove_tree, sync_directory, temporary_name, write_json
 from .hooks import Hooks, hook_unit
 from .migrate import MARK, described, inside
 from .ownership import give_to_build_user, make_root_owned
+from .settings import Settings
 from .systemd import run, sandboxed
 
 RECORD = "release.json"
@@ -46,6 +47,8 @@ class Release:
     image: str | None = None
     sbom: str | None = None
     signed_by: str | None = None
+    # The names of the settings that it says it needs (needs.py).
+    settings: list[str] = field(default_factory=list)
 
 
 def sentence(release: Release) -> str:
@@ -155,7 +158,7 @@ def prepare(
         publish(config, directory, made.migrations, say)
         record = Release(
             release, sha256, timestamp(), actor, entries, made.bytes, _revision(directory), made.disk, made.entries,
-            made.app.public(), made.requirements,
+            made.app.public(), made.requirements, settings=made.settings,
         )  # fmt: skip
         return finish(config, record)
 
@@ -206,11 +209,13 @@ class Made:
     entries: int
     app: apps.App
     requirements: dict[str, object]
+    settings: list[str]
 
 
 def _make(config: Config, directory: Path, release: str, say: Callable[[str], None], mine: Hooks) -> Made:
     """From code to a release that is root's."""
     mine.check()
+    wanted = require_settings(config, release, directory / "src")
     _build_hook(config, mine, "before_build", [config.build_cache], network=True)
     app = apps.look(config, directory / "src")
     app.tell(say)
@@ -226,7 +231,17 @@ def _make(config: Config, directory: Path, release: str, say: Callable[[str], No
     measured = make_root_owned(directory)
     # Those that run later are as the build left them.
     mine.check()
-    return Made(known, *measured, app, noted)
+    return Made(known, *measured, app, noted, wanted)
+
+
+def require_settings(config: Config, release: str, source: Path) -> list[str]:
+    """The settings that the code says it needs; refuse it where they are not in force and it would run."""
+    wanted = needs.of(source)
+    known = Settings.of(config)
+    gone = needs.missing(wanted, known.names(known.current())) if config.processes else []
+    if gone:
+        raise Refusal(needs.sentence(release, gone))
+    return wanted
 
 
 def _build_hook(config: Config, mine: Hooks, point: str, writable: list[Path], network: bool) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import budget, build, crossing, making, names, preview, record, restoring, status, tidying, watch
+from . import adopting, budget, build, crossing, making, names, preview, record, restoring, status, tidying, watch
 from .config import Config
 from .door import Door
 from .errors import Refusal, UsageError
@@ -114,7 +114,16 @@ def parser() -> Parser:
     maintenance.add_argument("--because", type=_text, default="maintenance", help="why, shown by 'status'")
     restart = verb("restart", "start the live release anew with the settings in force, without losing a request")
     restart.add_argument(
-        "--if-settings-changed", action="store_true", help="only when it runs with other settings or unit files"
+        "--if-settings-changed",
+        action="store_true",
+        help="only when new settings wait, or it runs with others than those in force, or with other unit files",
+    )
+    settings = verb("settings", "put new settings in force once the live release serves with them, or take them back")
+    settings.add_argument(
+        "--take-back", type=adopting.version_name, metavar="VERSION", help="go back to those in force before these"
+    )
+    settings.add_argument(
+        "--untried", action="store_true", help="in force for what starts next, whatever the live release makes of them"
     )
     drain = verb("drain", "have the edges take other hosts until undrain or a reboot; waits for requests in hand")
     drain.add_argument("--because", type=_text, default="maintenance", help="why, shown by 'status'")
@@ -286,6 +295,9 @@ class Verbs:
         target = self.lifecycle.rollback_target(self.asked["id"])
         said, breaking = crossing.check(self.config, str(before), target, self.asked["accept_schema"])
         self._warn_of_memory()
+        gone = self.lifecycle.missing_settings(target)
+        if gone:
+            said += f" It says that it needs {', '.join(gone)}, which is not in force: see docs/ops/settings.md."
         live = self.lifecycle.switch("rollback", target, None, self.actor, hooks=self._with_hooks(target, before))
         return {
             "changed": True,
@@ -303,9 +315,25 @@ class Verbs:
         if found is not None and not found.enough:
             self.say(f"trying all the same: {found.sentence}")
 
+    def do_settings(self) -> Answer:
+        if self.asked["take_back"] is not None:
+            return adopting.take_back(self.lifecycle, self.asked["take_back"], self.actor)
+        if not self.asked["untried"]:
+            return self._restart_when_due()
+        nothing = {"changed": False, "message": "No settings wait to be put in force."}
+        return adopting.adopt(self.lifecycle, self.actor, untried=True) or nothing
+
     def do_restart(self) -> Answer:
-        if self.asked["if_settings_changed"] and not self.lifecycle.settings_changed():
+        return self._restart_when_due() if self.asked["if_settings_changed"] else self._restart()
+
+    def _restart_when_due(self) -> Answer:
+        if (adopted := adopting.adopt(self.lifecycle, self.actor)) is not None:
+            return adopted
+        if not self.lifecycle.settings_changed():
             return {"changed": False, "message": "The live release runs with the settings in force."}
+        return self._restart()
+
+    def _restart(self) -> Answer:
         live = self.lifecycle.restart(self.actor)
         return {
             "changed": True,
@@ -331,7 +359,7 @@ def _run(config: Config, asked: Answer, say: Callable[[str], None]) -> Answer:
     try:
         return Verbs(config, asked, say).run()
     except OSError as error:
-        switching = asked["verb"] in ("activate", "rollback", "restart", "reconcile")
+        switching = asked["verb"] in ("activate", "rollback", "restart", "settings", "reconcile")
         after = (
             "once that is put right, 'releasectl reconcile' completes or takes back what was begun"
             if switching
@@ -399,7 +427,7 @@ def run_verb(config: Config, asked: Answer) -> Answer:
     if verb == "rollback" and (ended := _end_watch(config, locks, asked)) is not None:
         return ended
     job = Job.of(config.private_run, verb, asked)
-    if not job.begin(PROGRAM, asked):
+    if not job.begin(PROGRAM, asked, writable=(config.env.parent,)):
         print(f"The same '{verb}' is running already: attached to it.", file=sys.stderr)
     return job.follow()
 

@@ -50,6 +50,7 @@ def prepare(config: Config, release: str, reference: Reference, actor: str, say:
         found = _mount(config, release, found, say)
         listed = sbom.check(config, found, directory / image.ROOTFS)
         mine.check()
+        wanted = build.require_settings(config, release, apps.code(config, release))
         app = apps.look(config, apps.code(config, release), found)
         app.tell(say)
         apps.check(config, directory, app)
@@ -62,7 +63,7 @@ def prepare(config: Config, release: str, reference: Reference, actor: str, say:
         record = Release(
             release, reference.sha256, timestamp(), actor, entries, size + found.bytes,
             reference.revision or found.revision, disk + found.bytes, entries, app.public(),
-            image=str(reference), sbom=listed, signed_by=key,
+            image=str(reference), sbom=listed, signed_by=key, settings=wanted,
         )  # fmt: skip
         return build.finish(config, record)
 

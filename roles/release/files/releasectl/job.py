@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import Refusal
@@ -53,8 +54,8 @@ class Job:
         shown = run(["systemctl", "show", "--property=ActiveState", "--value", self.unit])
         return shown.stdout.strip() in (*RUNNING, "deactivating")
 
-    def begin(self, program: list[str], request: dict[str, object]) -> bool:
-        """Start the job unless it runs already; return whether it was started now."""
+    def begin(self, program: list[str], request: dict[str, object], writable: Sequence[Path] = ()) -> bool:
+        """Start the job unless it runs already; return whether it was started now. In /etc it writes ``writable``."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(self.directory / "start.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -63,13 +64,13 @@ class Job:
             for name in (RESULT, LOG):
                 (self.directory / name).unlink(missing_ok=True)
             write_json(self.directory / REQUEST, request)
-            self._start([*program, self.key], str(request["verb"]))
+            self._start([*program, self.key], str(request["verb"]), [f"ReadWritePaths=-{path}" for path in writable])
             return True
 
-    def _start(self, program: list[str], verb: str) -> None:
+    def _start(self, program: list[str], verb: str, more: list[str]) -> None:
         command = [
             "systemd-run", "--quiet", "--collect", "--service-type=exec", f"--unit={self.unit}",
-            f"--description=releasectl {verb}", *(f"--property={item}" for item in SANDBOX), "--", *program,
+            f"--description=releasectl {verb}", *(f"--property={item}" for item in (*SANDBOX, *more)), "--", *program,
         ]  # fmt: skip
         deadline = time.monotonic() + LET_GO
         while (started := run(command)).returncode != 0:

@@ -6,6 +6,7 @@ The order of a switch, and what a crash in between leaves for `reconcile`:
 2. the new generation starts, passes its gate  -> taken back
 3. new workers come up, old ones stop          -> taken back, old workers are started again
 4. `current` is renamed                        -> carried to its end from here on
+   (for new settings, adopting.py, it is the link of the settings, with the same consequence)
 5. `current.sock` is renamed                   (for a restart of the same release this is the point of no return)
 6. the record is written, the intent is gone   -> only left-over generations remain to be stopped
 7. the old generation drains and stops, beat moves over
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import app as apps
-from . import budget, build, crew, dropin, health, trial, verification
+from . import budget, build, crew, dropin, health, needs, trial, verification
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -170,10 +171,11 @@ class Lifecycle:
         actor: str,
         watch: int = 0,
         hooks: Hooks | None = None,
+        adopts: bool = False,
     ) -> Live:
         """Start ``release`` as a new generation and move requests, workers and the scheduler to it; then watch it
         for so many seconds. With its hooks when given: one before the switch may refuse it, one at the end, when it
-        stays, may not undo it.
+        stays, may not undo it. With ``adopts`` its settings are put in force by the switch.
         """
         self.seen = None
         state = self.store.read()
@@ -182,11 +184,12 @@ class Lifecycle:
         previous = previous_after(state, verb, release, recorded)
         generation, version = self._start_generation(state, release, settings)
         state.intent = Intent(verb, release, generation.number, version, time.time(), actor, previous, self.setup())
+        state.intent.replaces = self.settings.current() if adopts else None
         self.store.write(state)
         try:
             if GUNICORN in self.config.processes:
                 self._gate(generation)
-                if verb == "activate":
+                if verb == "activate" or adopts:
                     self._verify(generation, version)
             if hooks is not None:
                 hooks.before_activate(generation, version)
@@ -223,6 +226,8 @@ class Lifecycle:
 
     def _commit(self, state: State, generation: Generation) -> Live:
         """From here on a crash is carried forward by `reconcile`."""
+        if state.intent is not None and state.intent.replaces is not None and state.intent.settings is not None:
+            self.settings.put_in_force(state.intent.settings)
         self.point_at(generation)
         return self.conclude(state, generation)
 
@@ -235,7 +240,10 @@ class Lifecycle:
         """Record what the links say, and let the generation before it go."""
         assert state.intent is not None
         intent = state.intent
-        live = Live(generation.release, generation.number, time.time(), intent.settings, intent.setup)
+        mark = self.settings.fingerprint(intent.settings)
+        live = Live(generation.release, generation.number, time.time(), intent.settings, intent.setup, mark)
+        if intent.replaces is not None and intent.settings is not None:
+            state.adopted = {"version": intent.settings, "before": intent.replaces}
         state.went_live(live, intent.previous)
         state.gone.pop(generation.release, None)
         self.store.write(state)
@@ -322,7 +330,9 @@ class Lifecycle:
         if trial.interrupted(self, state, live) and trial.go_back(self, state, boot):
             done.append(f"{intent.release}, whose watch was interrupted, was taken back")
             return
-        if state.live is not None and state.live.release == intent.release:
+        if intent.replaces is not None:
+            passed = self.settings.current() == intent.settings
+        elif state.live is not None and state.live.release == intent.release:
             passed = self.socket_generation() == intent.generation
         else:
             passed = live == intent.release
@@ -345,7 +355,8 @@ class Lifecycle:
         version = recorded.settings if recorded else None
         previous = previous_after(state, "boot", live, recorded.release if recorded else None)
         generation, version = self._start_generation(state, live, version)
-        state.went_live(Live(live, generation.number, time.time(), version, self.setup()), previous)
+        mark = self.settings.fingerprint(version)
+        state.went_live(Live(live, generation.number, time.time(), version, self.setup(), mark), previous)
         self.store.write(state)
         self._point_socket(generation)
         if GUNICORN in self.config.processes and not self.systemd.start(unit_name(GUNICORN, generation)):
@@ -385,8 +396,20 @@ class Lifecycle:
                 f"{release} is live already, nothing was changed: to start it anew with the settings in force run"
                 " 'releasectl restart'."
             )
+        self.require_settings(release)
         self.require_memory()
         return self.switch("activate", release, None, actor, watch, hooks)
+
+    def missing_settings(self, release: str) -> list[str]:
+        """What a release says that it needs and that is not in force here; a host that runs nothing needs nothing."""
+        found = build.read(self.config.release_dir(release))
+        wanted = found.settings if found and self.config.processes else []
+        return needs.missing(wanted, self.settings.names(self.settings.current())) if wanted else []
+
+    def require_settings(self, release: str) -> None:
+        """Refuse a release that would start without what it says that it needs."""
+        if gone := self.missing_settings(release):
+            raise Refusal(needs.sentence(release, gone))
 
     def require_memory(self) -> None:
         """Refuse when there is no room for a second generation beside the live one."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 from . import app as apps
@@ -15,7 +14,7 @@ from .lifecycle import Lifecycle
 from .lock import Locks
 from .migrations import Schema
 from .reference import Reference
-from .settings import read_envdir
+from .settings import differences
 
 PINNED = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(\[[^]]*\])?\s*==\s*(?P<version>[^\s;\\]+)")
 LOCKED_BY_UV = re.compile(r'^name = "(?P<name>[^"]+)"\nversion = "(?P<version>[^"]+)"', re.MULTILINE)
@@ -40,23 +39,13 @@ def _live_versions(config: Config, live: str | None) -> dict[str, str] | None:
 
 
 def settings(lifecycle: Lifecycle) -> dict[str, Any]:
-    """By name, never by value: what a release that starts now would find that the live one did not start with."""
-    config, live = lifecycle.config, lifecycle.store.read().live
-    now = lifecycle.settings.current()
-    before = lifecycle.settings.pinned(live.generation) if live else None
-    if live is None or before == now:
-        return {"added": [], "removed": [], "changed": []}
-
-    def values(version: str | None) -> dict[str, str]:
-        directory = config.env.parent / version if version else Path("/nonexistent")
-        return read_envdir(directory) if directory.is_dir() else {}
-
-    old, new = values(before), values(now)
-    return {
-        "added": sorted(set(new) - set(old)),
-        "removed": sorted(set(old) - set(new)),
-        "changed": sorted(name for name in set(old) & set(new) if old[name] != new[name]),
-    }
+    """By name, never by value: what a release that starts now would find that the live one did not start with, and all
+    names that it would find.
+    """
+    known, live = lifecycle.settings, lifecycle.store.read().live
+    now = known.values(known.current())
+    before = known.values(known.pinned(live.generation)) if live else now
+    return {**differences(before, now), "names": sorted(now), "waiting": known.waiting()}
 
 
 def applied(config: Config, live: str | None) -> list[str] | None:
@@ -144,7 +133,7 @@ def rollback(lifecycle: Lifecycle, release: str | None, accept: bool) -> dict[st
     target = lifecycle.rollback_target(release)
     said, breaking = crossing.check(lifecycle.config, str(live), target, accept)
     changed = settings(lifecycle)
-    names = sorted({name for group in changed.values() for name in group})
+    names = sorted({name for kind in ("added", "removed", "changed") for name in changed[kind]})
     text = f"It would roll back from {live} to {target}; {said}"
     if names:
         text += f" {target} would start with settings that {live} did not: {', '.join(names)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from .config import Config
 from .errors import Refusal
 from .events import Events, timestamp
 from .lifecycle import Lifecycle
+from .settings import Settings
 from .state import Live, State
 
 BY_HAND = "by hand"
@@ -20,7 +22,17 @@ COMMIT = 12
 DIGEST = 12  # of an image's, as much as tells it from others
 
 # What some verbs tell besides.
-RECORDED = ("hooks", "hook_warnings", "plan", "findings", "applied", "breaking", "restore_point", "restored")
+RECORDED = (
+    "hooks",
+    "hook_warnings",
+    "plan",
+    "findings",
+    "applied",
+    "breaking",
+    "restore_point",
+    "restored",
+    "settings",
+)
 
 Event = Mapping[str, Any]
 
@@ -81,8 +93,18 @@ def write(
         outcome="ok" if answer["ok"] else "failed",
         message=answer["message"],
         seconds=round(time.monotonic() - started, 2),
+        **({} if answer.get("settings") else _settings(config, answer.get("generation"))),
         **{key: answer[key] for key in RECORDED if answer.get(key)},
     )
+
+
+def _settings(config: Config, generation: object) -> dict[str, object]:
+    """With which settings a generation was started, by version and fingerprint."""
+    try:
+        pin = json.loads((Settings.of(config).pins / str(generation)).read_text())
+        return {"settings": {"version": pin["settings"], "fingerprint": pin["fingerprint"]}}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _image(name: object) -> dict[str, object]:

@@ -1,8 +1,14 @@
-"""From the envdir to a process: a generation is pinned to the version of the settings that it started with."""
+"""From the envdir to a process: a generation is pinned to the version of the settings that it started with.
+
+A new version waits behind a link of its own until the live release serves with it (adopting.py): what starts meanwhile,
+by a deploy or after a reboot, gets the one in force.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import json
 import os
 import re
@@ -11,9 +17,11 @@ from pathlib import Path
 
 from .config import Config
 from .errors import Refusal
-from .files import final_name, link_name, write_atomically, write_json
+from .files import final_name, link_atomically, link_name, sync_directory, write_atomically, write_json
 from .names import Generation
 
+# Beside the versions, root's alone: made, once, with the first of them, and the same on all hosts of the app.
+KEY = "fingerprint.key"
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 ESCAPED = re.compile(r'(["\\$`])')
 
@@ -51,11 +59,30 @@ def environment_file(values: dict[str, str]) -> str:
     return "".join(lines)
 
 
+def fingerprint(key: str, values: Mapping[str, str]) -> str:
+    """By which settings are told from others: keyed, so that nobody without the key can try values; before the dash the
+    key's own name.
+    """
+    name = hashlib.sha256(b"name of " + key.encode()).hexdigest()[:4]
+    told = json.dumps(values, sort_keys=True).encode()
+    return f"{name}-{hmac.new(bytes.fromhex(key), told, hashlib.sha256).hexdigest()[:16]}"
+
+
+def differences(old: Mapping[str, str], new: Mapping[str, str]) -> dict[str, list[str]]:
+    """By name, never by value: what ``new`` has more, less and otherwise than ``old``."""
+    return {
+        "added": sorted(set(new) - set(old)),
+        "removed": sorted(set(old) - set(new)),
+        "changed": sorted(name for name in set(old) & set(new) if old[name] != new[name]),
+    }
+
+
 class Settings:
-    """The versions under /etc/app (env -> env.<n>) and which generation uses which."""
+    """The versions under /etc/app (env -> env.<n>, env.next -> one that waits) and which generation uses which."""
 
     def __init__(self, env: Path, pins: Path, private_run: Path) -> None:
         self.env = env
+        self.next = env.with_name(f"{env.name}.next")
         self.pins = pins
         self.runtime = private_run / "env"
 
@@ -68,11 +95,49 @@ class Settings:
         """The version in force, for example ``env.4``; None when no settings were delivered yet."""
         return link_name(self.env)
 
+    def there(self, version: str | None) -> bool:
+        """Whether a version is still kept."""
+        return version is not None and (self.env.parent / version).is_dir()
+
+    def waiting(self) -> str | None:
+        """The version that was delivered and has not been tried yet."""
+        version = link_name(self.next)
+        return version if self.there(version) and version != self.current() else None
+
+    def put_in_force(self, version: str) -> None:
+        """What starts from now on gets ``version``: one rename."""
+        link_atomically(self.env, version)
+
+    def drop_waiting(self) -> None:
+        """Nothing waits any more."""
+        if self.next.is_symlink():
+            self.next.unlink()
+            sync_directory(self.next.parent)
+
+    def values(self, version: str | None) -> dict[str, str]:
+        """What a version has; nothing when it is not there."""
+        return read_envdir(self.env.parent / version) if version is not None and self.there(version) else {}
+
+    def names(self, version: str | None) -> list[str]:
+        """What a version sets, whatever its values are."""
+        if version is None or not self.there(version):
+            return []
+        with os.scandir(self.env.parent / version) as entries:
+            return sorted(entry.name for entry in entries if NAME.fullmatch(entry.name) and entry.stat().st_size)
+
+    def fingerprint(self, version: str | None) -> str | None:
+        """Of a version's names and values; None without a key, or where that version is not there or not readable."""
+        try:
+            key = (self.env.parent / KEY).read_text().strip()
+            return fingerprint(key, self.values(version)) if self.there(version) else None
+        except (OSError, ValueError, Refusal):
+            return None
+
     def pin(self, generation: Generation, version: str | None) -> str | None:
         """Bind a generation to ``version`` if that still exists, to the version in force otherwise."""
-        if version is None or not (self.env.parent / version).is_dir():
+        if not self.there(version):
             version = self.current()
-        write_json(self.pins / str(generation), {"settings": version})
+        write_json(self.pins / str(generation), {"settings": version, "fingerprint": self.fingerprint(version)})
         return version
 
     def pinned(self, generation: Generation) -> str | None:

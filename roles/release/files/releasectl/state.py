@@ -23,6 +23,8 @@ class Live:
     since: float
     settings: str | None = None
     setup: str | None = None
+    # By which its settings are told from others (settings.py).
+    fingerprint: str | None = None
 
     @property
     def generation(self) -> Generation:
@@ -45,6 +47,9 @@ class Intent:
     # watch has ended well such a switch is taken back, not carried forward.
     watching: float | None = None
     watch: int = 0
+    # The version of the settings in force that its own replace, by the rename that is its point of no return; None for
+    # a switch that leaves the settings as they are.
+    replaces: str | None = None
 
     @property
     def generation(self) -> Generation:
@@ -62,6 +67,8 @@ class State:
     previous: list[str] = field(default_factory=list)
     # Releases that cannot be had any more, and why: {id: {"how": "failed"|"pruned", "at": …, "why": …}}
     gone: dict[str, dict[str, object]] = field(default_factory=dict)
+    # The version of the settings that was put in force last, and the one before it: {"version": …, "before": …}
+    adopted: dict[str, str] | None = None
 
     def forget(self, release: str, how: str, why: str) -> None:
         """Remember that a release failed or was pruned, so that a rollback to it can be refused by reason."""
@@ -112,7 +119,7 @@ class Store:
         try:
             live = Live(**raw["live"]) if raw["live"] else None
             intent = Intent(**raw["intent"]) if raw["intent"] else None
-            return State(raw["counter"], live, intent, raw["previous"], raw["gone"])
+            return State(raw["counter"], live, intent, raw["previous"], raw["gone"], raw.get("adopted"))
         except (KeyError, TypeError) as error:
             raise Refusal(
                 f"{self.path} does not hold what it should ({error}): move it away and run 'releasectl reconcile'."

@@ -45,6 +45,8 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
             drift += _process_drift(lifecycle, recorded.generation)
             if recorded.settings != lifecycle.settings.current():
                 drift.append(f"runs with {recorded.settings}, in force is {lifecycle.settings.current()}")
+    settings = lifecycle.settings
+    waiting = settings.waiting()
     if live is not None and have[live].image is not None and not store.mounted(config, live):
         drift.append(f"the image of {live} is not mounted: 'releasectl reconcile' mounts it")
     if state.intent is not None and (trial is None or time.time() > (trial.watching or 0) + trial.watch + OVERDUE):
@@ -70,7 +72,11 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         else None,
         "previous": previous,
         "processes": list(config.processes),
-        "settings_current": lifecycle.settings.current(),
+        "settings_current": settings.current(),
+        "settings_waiting": waiting,
+        "settings_names": settings.names(settings.current()),
+        # Of those that run, where something does: whether hosts run the same is seen by it.
+        "fingerprint": settings.fingerprint(recorded.settings if recorded and live else settings.current()),
         "releases": [
             {
                 "id": release.id,
@@ -154,6 +160,13 @@ def as_text(answer: dict[str, object]) -> str:
     else:
         lines.append("live      nothing yet")
     lines.append(f"previous  {answer['previous'] or 'none'}")
+    if answer["settings_current"]:
+        lines.append(f"settings  {answer['settings_current']}  {answer['fingerprint'] or ''}".rstrip())
+    if answer["settings_waiting"]:
+        waits = answer["settings_waiting"]
+        lines.append(
+            f"settings  {waits} was delivered and is not in force: 'releasectl settings' or settings.yml tries it"
+        )
     watching = answer["watching"]
     if isinstance(watching, dict):
         lines.append(

@@ -1,0 +1,115 @@
+"""New settings: tried by the live release as a new generation, and in force only once that serves; or taken back.
+
+What a kill in between leaves is settled by `reconcile`: until the link of the settings is renamed they still wait, and
+the next run tries them again; from there on the switch is carried to its end (lifecycle.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from . import build, needs
+from .errors import Refusal, UsageError
+from .lifecycle import Lifecycle
+from .settings import differences
+
+Answer = dict[str, Any]
+
+
+def named(change: Mapping[str, list[str]]) -> str:
+    """Which names changed, as a sentence has it; never a value."""
+    told = [f"{kind} {', '.join(change[kind])}" for kind in ("changed", "added", "removed") if change[kind]]
+    return "; ".join(told) or "no value differs"
+
+
+def _told(lifecycle: Lifecycle, version: str, before: str | None, change: Mapping[str, list[str]]) -> Answer:
+    """For the answer and the record."""
+    fingerprint = lifecycle.settings.fingerprint(version)
+    return {"settings": {"version": version, "before": before, "fingerprint": fingerprint, **change}}
+
+
+def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False) -> Answer | None:
+    """Put in force what was delivered; None when nothing waits. With ``untried`` nothing is started for it."""
+    settings = lifecycle.settings
+    version, before = settings.waiting(), settings.current()
+    if version is None:
+        settings.drop_waiting()
+        return None
+    live = lifecycle.live_release()
+    change = differences(settings.values(before), settings.values(version))
+    told = _told(lifecycle, version, before, change)
+    try:
+        if not untried:
+            _keep_what_is_needed(lifecycle, live, version)
+        answer = _put_in_force(lifecycle, None if untried else live, version, actor)
+    except Refusal as refusal:
+        settings.drop_waiting()
+        stays = f"{before} stays in force" + (f", and {live} serves with it" if live else "")
+        why = refusal.message.rstrip(".")
+        raise Refusal(
+            f"{version} was taken back ({named(change)}), since {why}; {stays}.", **refusal.details, **told
+        ) from None
+    settings.drop_waiting()
+    if untried and live:
+        message = f"{version} is in force, untried: {named(change)}."
+        message += f" {live} runs on as it was started; what starts next has it."
+        return {**answer, **told, "message": message}
+    with_it = f"{live} serves with {version}" if live else f"{version} is in force"
+    instead = f" in place of {before}" if before else ""
+    until = "" if live else " No release is live yet."
+    return {**answer, **told, "message": f"{with_it}{instead}: {named(change)}.{until}"}
+
+
+def take_back(lifecycle: Lifecycle, version: str, actor: str) -> Answer:
+    """The other way: drop a version that waits, or go back from it to the one that was in force before it."""
+    settings = lifecycle.settings
+    state = lifecycle.store.read()
+    if settings.waiting() == version:
+        settings.drop_waiting()
+        message = f"{version} waits no more; {settings.current()} stays in force."
+        return {"changed": True, "message": message, "settings": {"version": settings.current(), "before": version}}
+    if settings.current() != version:
+        message = f"{version} neither waits nor is in force: there is nothing to take back."
+        return {"changed": False, "message": message}
+    before = (state.adopted or {}).get("before") if (state.adopted or {}).get("version") == version else None
+    if before is None or not settings.there(before):
+        raise Refusal(
+            f"What was in force before {version} is not kept: apply the last good tag"
+            " (docs/ops/configuration-rollback.md)."
+        )
+    live = lifecycle.live_release()
+    change = differences(settings.values(version), settings.values(before))
+    answer = _put_in_force(lifecycle, live, before, actor)
+    message = f"{version} was taken back: {before} is in force again" + (
+        f", and {live} serves with it." if live else "."
+    )
+    return {**answer, **_told(lifecycle, before, version, change), "message": message}
+
+
+def version_name(text: str) -> str:
+    """The name of a version, as ``env.5``; refuse what could name anything else."""
+    base, _dot, number = text.partition(".")
+    if not (base.isidentifier() and number.isascii() and number.isdigit() and len(text) <= 64):
+        raise UsageError("--take-back takes the name of a version of the settings, as 'env.5' is.")
+    return text
+
+
+def _put_in_force(lifecycle: Lifecycle, live: str | None, version: str, actor: str) -> Answer:
+    if live is not None:
+        lifecycle.require_memory()
+        switched = lifecycle.switch("settings", live, version, actor, adopts=True)
+        return {"changed": True, "release": live, "generation": str(switched.generation)}
+    state = lifecycle.store.read()
+    state.adopted = {"version": version, "before": lifecycle.settings.current() or ""}
+    lifecycle.settings.put_in_force(version)
+    lifecycle.store.write(state)
+    return {"changed": True}
+
+
+def _keep_what_is_needed(lifecycle: Lifecycle, live: str | None, version: str) -> None:
+    """Refuse to take from the live release what it says that it needs."""
+    found = build.read(lifecycle.config.release_dir(live)) if live else None
+    gone = needs.missing(found.settings, lifecycle.settings.names(version)) if found else []
+    if gone:
+        raise Refusal(f"{live}, which is live, needs {', '.join(gone)} ({needs.FILE})")
