@@ -11,6 +11,7 @@ source gives the same commit and the same bytes: asking twice changes nothing.
   migration-<n>      like good-<n>, and a migration adds a column
   bad-migration      its migration fails
   hooked-<n>         like good-<n>, and lab/hook is its hook at every point
+  needing-<n>        like good-<n>, and says that it needs the setting PAYMENT_KEY
   half-migration     the first of its two migrations adds a column, the second fails
   rename-<n>         like good-<n>, and renames the column that the first of half-migration adds
   drop-<n>           like good-<n>, and its migrations add a column and drop it again
@@ -225,6 +226,11 @@ def hooked(app: Path, number: str) -> None:
         shutil.copy(Path(__file__).resolve().parent / "hook", directory / point)
 
 
+def needing(app: Path, number: str) -> None:
+    good(app, number)
+    append(app / ".slipway" / "settings", "PAYMENT_KEY  # of the lab's tests\n")
+
+
 def bad_migration(app: Path, _number: str) -> None:
     (app / "bookshop" / "migrations" / "0003_fails.py").write_text(FAILING)
 
@@ -317,6 +323,7 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "migration": (BOOKSHOP, migration),
     "bad-migration": (BOOKSHOP, bad_migration),
     "hooked": (BOOKSHOP, hooked),
+    "needing": (BOOKSHOP, needing),
     "half-migration": (BOOKSHOP, half_migration),
     "rename": (BOOKSHOP, rename),
     "drop": (BOOKSHOP, drop),
@@ -331,8 +338,8 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
 NUMBERED = (
-    "good", "relocked", "migration", "rename", "drop", "stuck", "ticking", "hooked", "counting", "hasty",
-    "featherweight",
+    "good", "relocked", "migration", "rename", "drop", "stuck", "ticking", "hooked", "needing", "counting",
+    "hasty", "featherweight",
 )  # fmt: skip
 
 

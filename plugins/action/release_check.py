@@ -9,7 +9,7 @@ import re
 import sys
 import tarfile
 import zlib
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
@@ -25,7 +25,7 @@ for place in (str(ROOT), str(ROOT / "roles/release/files")):
 
 from plugins.filter.alerts import lets_out
 from plugins.notices import channels
-from releasectl import image, points, reference, signature, smoke
+from releasectl import image, needs, points, reference, signature, smoke
 from releasectl.errors import Refusal, UsageError
 
 WATCH_MOST = 3600  # seconds, as releasectl activate --watch
@@ -106,10 +106,9 @@ def check_artifact(typed: str, where: Path) -> dict[str, Any]:
                 digest.update(chunk)
         with gzip.open(path) as stream:
             # To the end, where gzip keeps its checksum: what was cut short on the way shows here, not on the host.
-            first = stream.read(512)
+            needed = read_needs(stream)
             while stream.read(CHUNK):
                 pass
-        tarfile.TarInfo.frombuf(first, "utf-8", "surrogateescape")
     except EOFError as error:
         raise Refused(f"{path} is truncated: pack or download it again.") from error
     except tarfile.HeaderError as error:
@@ -121,8 +120,33 @@ def check_artifact(typed: str, where: Path) -> dict[str, Any]:
     commit = COMMIT.match(path.name.removesuffix(".tar.gz"))
     return {
         "release": release, "artifact": str(path), "name": path.name, "sha256": digest.hexdigest(),
-        "revision": commit["commit"] if commit else "",
+        "revision": commit["commit"] if commit else "", "settings": needed,
     }  # fmt: skip
+
+
+def read_needs(stream: gzip.GzipFile) -> list[str]:
+    """Read a tar archive, and which settings the app in it says that it needs; what the host refuses is the host's to
+    say, but for a beginning that is none of an archive.
+    """
+    wanted, first = "", True
+    while (header := stream.read(tarfile.BLOCKSIZE)).strip(b"\0") or first:
+        try:
+            entry = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        except tarfile.HeaderError:
+            if first:
+                raise
+            break
+        first = False
+        left = -(-entry.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        if entry.isreg() and PurePosixPath(entry.name) == PurePosixPath(needs.FILE) and entry.size <= needs.MOST:
+            wanted = stream.read(left)[: entry.size].decode(errors="replace")
+            left = 0
+        while left > 0 and (skipped := len(stream.read(min(left, CHUNK)))):
+            left -= skipped
+    try:
+        return needs.parse(wanted)
+    except Refusal as refusal:
+        raise Refused(f"{refusal.message} Correct it, commit and pack it anew.") from refusal
 
 
 def check_source(artifact: str, named: str, where: Path) -> dict[str, Any]:
@@ -141,6 +165,8 @@ def check_source(artifact: str, named: str, where: Path) -> dict[str, Any]:
         "name": "",
         "sha256": "",
         "revision": found.revision or "",
+        # They are inside, and 'prepare' asks for them once it is pulled.
+        "settings": [],
     }
 
 

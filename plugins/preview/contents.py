@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from releasectl import guess
+from releasectl import guess, needs
 from releasectl.errors import Refusal
 
 TEXT_MOST = 4 << 20  # bytes of one file that are read
@@ -33,6 +33,8 @@ class Contents:
     requirements_file: str = ""
     migrations: dict[str, str] = field(default_factory=dict)
     hooks: list[str] = field(default_factory=list)
+    # The names of the settings that it says it needs.
+    settings: list[str] = field(default_factory=list)
 
 
 def _label(source: str) -> str | None:
@@ -92,7 +94,7 @@ def read(path: Path, requirements: str) -> Contents:
             migration = MIGRATION.fullmatch(name)
             is_hook = place.parent == HOOKS
             tells = name == str(PurePosixPath(requirements)) if requirements else _tells(place)
-            wanted = name == "REVISION" or migration or place.name == "apps.py" or tells
+            wanted = name in ("REVISION", str(needs.FILE)) or migration or place.name == "apps.py" or tells
             if is_hook:
                 found.hooks.append(place.name)
             if not wanted or member.size > TEXT_MOST:
@@ -101,6 +103,8 @@ def read(path: Path, requirements: str) -> Contents:
             text = stream.read().decode(errors="replace") if stream is not None else ""
             if name == "REVISION":
                 found.revision = text.strip()[:64]
+            elif name == str(needs.FILE):
+                found.settings = needs.parse(text)
             elif migration:
                 sources[name] = str(place.parent.parent), migration["package"], migration["name"]
                 found.migrations[name] = text

@@ -8,13 +8,14 @@ from typing import Any
 
 from plugins.preview import commits, standin
 from plugins.preview.contents import Contents
-from releasectl import migrations, requirements
+from releasectl import migrations, needs, requirements
 from releasectl.hooks import POINTS
 from releasectl.migrations import HARMFUL, Malformed, Record, listed
 from releasectl.preview import versions
 
 MEBIBYTE = 2**20
 MARGIN = 15
+KINDS = ("added", "removed", "changed")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def make(plan: Plan, hosts: Mapping[str, Mapping[str, Any]], done: commits.Commi
         _requirements(page, plan, hosts)
         _bounds(page, plan)
     harmful = [item for item in pending if migrations.harms(item, plan.big_rows)]
-    _settings(page, hosts)
+    _settings(page, plan, hosts)
     closes = _maintenance(page, plan, hosts, harmful)
     _restore_point(page, plan, hosts, pending)
     if plan.contents.hooks:
@@ -174,13 +175,21 @@ def _requirements(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, An
         page.tell("", "migrations that packages bring along are seen when it is built")
 
 
-def _settings(page: Preview, hosts: Mapping[str, Mapping[str, Any]]) -> None:
-    found: dict[str, set[str]] = {"added": set(), "removed": set(), "changed": set()}
-    for said in hosts.values():
-        for kind, known in found.items():
-            known |= set((said.get("settings") or {}).get(kind) or [])
+def _settings(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, Any]]) -> None:
+    told = {name: said.get("settings") or {} for name, said in hosts.items()}
+    found = {kind: {str(n) for one in told.values() for n in one.get(kind) or []} for kind in KINDS}
     below = [f"{kind}: {', '.join(sorted(known))}" for kind, known in found.items() if known]
     page.tell("settings", "differ from those that the live release started with" if below else "no change", *below)
+    if plan.contents.settings:
+        page.tell("", f"it needs: {', '.join(plan.contents.settings)}")
+    for name, one in told.items():
+        if one.get("waiting"):
+            page.tell("", f"{name}: {one['waiting']} was delivered and is not in force: a deploy leaves it alone")
+    runs = {name: one["names"] for name, one in told.items() if hosts[name].get("processes") and "names" in one}
+    gone = {name: missing for name, have in runs.items() if (missing := needs.missing(plan.contents.settings, have))}
+    if gone:
+        names = list(dict.fromkeys(name for missing in gone.values() for name in missing))
+        page.refused.append(needs.sentence(plan.release, names, f"on {', '.join(gone)}"))
 
 
 def _maintenance(page: Preview, plan: Plan, hosts: Mapping[str, Mapping[str, Any]], harmful: Sequence[Record]) -> bool:

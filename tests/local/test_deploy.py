@@ -146,3 +146,34 @@ def test_a_preview_asks_and_does_nothing_else(fleet: Fleet, edge: Hook) -> None:
     run = deploy(fleet, edge, "--check")
     assert run.returncode != 0
     assert run.stdout.strip().splitlines()[-1].startswith(f"{NEW} would be refused. worker1: No room. app1: No room.")
+
+
+@pytest.mark.failure("setting-missing")
+def test_a_setting_that_is_missing_refuses_every_host_before_a_lease(fleet: Fleet, edge: Hook) -> None:
+    with tarfile.open(fleet.artifact, "w:gz") as tar:
+        for name, content in (
+            (".slipway/settings", b"DATABASE_URL\nPAYMENT_KEY\n"),
+            ("manage.py", b""),
+            ("requirements.lock", b"django==5.2 --hash=sha256:0\n"),
+        ):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    known = {"processes": ["gunicorn"], "settings_names": ["DATABASE_URL"]}
+    fleet.answer("status", {**STATUS, **known})
+    run = deploy(fleet, edge)
+    assert run.returncode != 0
+    last = run.stdout.strip().splitlines()[-1]
+    assert f"{NEW} needs the setting PAYMENT_KEY (.slipway/settings), which is not in force on" in last
+    assert "playbooks/settings.yml" in last
+    assert fleet.verbs() == {"status"}
+    fleet.answer("preview", {**PREVIEW, "settings": {"names": ["DATABASE_URL"]}})
+    looked = deploy(fleet, edge, "--check")
+    assert looked.returncode != 0
+    assert "needs the setting PAYMENT_KEY" in looked.stdout.strip().splitlines()[-1]
+    # Delivered, it costs no question more.
+    (fleet.place / "asked").unlink()
+    fleet.answer("status", {**STATUS, **known, "settings_names": ["DATABASE_URL", "PAYMENT_KEY"]})
+    run = deploy(fleet, edge)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert [words.split()[0] for words in fleet.asked].count("status") == 4

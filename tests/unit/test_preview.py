@@ -159,6 +159,20 @@ def test_a_page_says_all_of_it(artifact: Path) -> None:
     assert made.closing.startswith("shop-b would go live on app1 in place of shop-a: 1 migration, the site is closed")
 
 
+def test_what_it_needs_is_told_and_refused_where_it_is_not_in_force(tmp_path: Path) -> None:
+    needing = packed(tmp_path / "shop.tar.gz", {**FILES, ".slipway/settings": "MAIL\nPAYMENT_KEY\n"})
+    assert contents.read(needing, "requirements.lock").settings == ["MAIL", "PAYMENT_KEY"]
+    have = {"settings": {**ANSWER["settings"], "names": ["MAIL", "PAYMENT_KEY"], "waiting": "env.9"}}
+    without = {"settings": {**ANSWER["settings"], "names": ["MAIL"]}}
+    made = make(needing, have)
+    assert made.refused == []
+    text = "\n".join(made.lines)
+    assert "it needs: MAIL, PAYMENT_KEY" in text
+    assert "app1: env.9 was delivered and is not in force" in text
+    refused = make(needing, have, without, {**without, "processes": []}).closing
+    assert "shop-b needs the setting PAYMENT_KEY (.slipway/settings), which is not in force on app2:" in refused
+
+
 def test_of_an_image_it_says_what_it_cannot_know(artifact: Path) -> None:
     plan = page.Plan("shop-b", contents.Contents(revision="b" * 40), image="registry.example.com/shop@sha256:0")
     made = page.make(plan, {"app1": ANSWER}, commits.Commits(("b1 Drop (Ann)",)))

@@ -108,6 +108,33 @@ def test_what_is_no_gzip_no_tar_truncated_or_damaged_is_refused(artifact):
     assert "no tar" in refused(artifact)
 
 
+def packing(path, *files):
+    with tarfile.open(path, "w:gz", format=tarfile.PAX_FORMAT) as tar:
+        for name, text in files:
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(text), 1.5
+            tar.addfile(member, io.BytesIO(text))
+    return check.check_artifact(path.name, path.parent)
+
+
+@pytest.mark.parametrize("name", [".slipway/settings", "./.slipway/settings"])
+def test_what_an_artifact_says_it_needs_is_read_wherever_it_lies_in_it(tmp_path, name):
+    path = tmp_path / f"shop-{SHA}.tar.gz"
+    around = [("a" * 150 + "/long.py", b"x" * 700), ("empty", b""), ("big", b"y" * (3 << 20))]
+    needed = (name, b"DATABASE_URL\nPAYMENT_KEY  # since 3\n")
+    for files in ([needed, *around], [*around, needed], [around[0], needed, *around[1:]]):
+        assert packing(path, *files)["settings"] == ["DATABASE_URL", "PAYMENT_KEY"]
+    assert packing(path, *around)["settings"] == []
+    assert packing(path, ("docs/.slipway/settings", b"NOT_MINE\n"))["settings"] == []
+
+
+def test_a_value_among_the_names_is_refused_and_not_repeated(tmp_path):
+    path = tmp_path / f"shop-{SHA}.tar.gz"
+    with pytest.raises(check.Refused, match=r"Line 2 of the app's .slipway/settings.*pack it anew") as refusal:
+        packing(path, (".slipway/settings", b"A\nPAYMENT_KEY=hunter2\n"))
+    assert "hunter2" not in str(refusal.value)
+
+
 @pytest.mark.parametrize("text", ["", "a/b", "..", "a..b", "a b", "-a", ".a", "x" * 300, "a\n", "a;reboot", "$(id)"])
 def test_what_is_no_id_is_refused_and_shown_short(text):
     with pytest.raises(check.Refused) as refusal:
