@@ -20,6 +20,7 @@ REPEATABLE = (
     "prepare",
     "migrate",
     "activate",
+    "settings",
     "discard",
     "prune",
     "unlock",

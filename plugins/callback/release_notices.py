@@ -1,4 +1,4 @@
-"""Tells people of a deploy or a rollback, once it is over and its closing sentence is printed."""
+"""Tells people of a deploy, a rollback or new settings, once it is over and its closing sentence is printed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from plugins.notices.seen import EVENTS, Seen
 DOCUMENTATION = """
 name: release_notices
 type: notification
-short_description: tell people of a deploy or a rollback
+short_description: tell people of a deploy, a rollback or new settings
 description:
-  - Sends what C(release_notices) lists, one notice a run, at the end of the playbooks C(deploy) and C(rollback), also
-    when it went badly. A run that was refused before it asked a host, and one in check mode, tells nobody.
+  - Sends what C(release_notices) lists, one notice a run, at the end of the playbooks C(deploy), C(rollback) and
+    C(settings), also when it went badly. A run that was refused before it asked a host, one in check mode, and one that
+    found the settings in force already, tell nobody.
   - A notice that cannot be sent is one line of warning. It neither fails the run nor holds it up for longer than
     C(release_notices_timeout).
 requirements:
@@ -81,7 +82,7 @@ class CallbackModule(CallbackBase):
             self._seen.result(result.host.get_name(), result.task.action, verb, result.result)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        if not self._seen or not self._seen.asked:
+        if not self._seen or not self._seen.asked or not (self._seen.changed or troubled(stats)):
             return
         try:
             for sentence in self._tell(stats):

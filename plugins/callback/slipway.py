@@ -40,12 +40,15 @@ SPEAKING = (
     "release_check",
     "release_preview",
     "release_verdict",
+    "settings_verdict",
     "audit_plan",
     "audit_report",
     "maintenance",
     "release_status",
 )
-PLAYBOOKS = ("deploy", "rollback", "migrate", "restore_point", "audit_host", "patch", "maintenance", "status")
+PLAYBOOKS = (
+    *("deploy", "rollback", "settings", "migrate", "restore_point", "audit_host", "patch", "maintenance", "status"),
+)
 
 
 class Mute:

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+# What judges a run over many hosts: what it says is the reason, whatever its tasks said before.
+VERDICTS = ("release_verdict", "settings_verdict")
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -32,7 +35,7 @@ class Ending:
     def failed(self, host: str, action: str, answer: Mapping[str, Any]) -> None:
         """Any task failed."""
         self.failures[host] = dict(answer)
-        if answer.get("closing") and action == "release_verdict":
+        if answer.get("closing") and action in VERDICTS:
             self.refusal = dict(answer)
 
     def unreachable(self, host: str, answer: Mapping[str, Any]) -> None:

@@ -7,15 +7,18 @@ from typing import Any
 
 from plugins.notices.content import Story
 
-EVENTS = ("deploy", "rollback")
+EVENTS = ("deploy", "rollback", "settings")
 
 
 class Seen:
-    """Fills a story from results. ``asked``: a host was asked, so there is something to tell."""
+    """Fills a story from results. ``asked``: a host was asked, so there is something to tell. ``changed``: settings are
+    others than before; a run that found them in force has no news.
+    """
 
     def __init__(self, event: str) -> None:
         self.story = Story(event)
         self.asked = False
+        self.changed = event != "settings"
 
     def result(self, host: str, action: str, verb: str | None, answer: Mapping[str, Any]) -> None:
         """Note what a task returned, well or badly."""
@@ -38,6 +41,8 @@ class Seen:
             live = (answer.get("live") or {}).get("release")
             found = {one.get("id"): one.get("revision") for one in answer.get("releases") or []}
             self._keep(previous=live, old=found.get(live))
+        elif verb == "settings":
+            self.changed = self.changed or bool(answer.get("changed"))
         elif verb == "prepare":
             self._take(answer, new="revision")
         elif verb == self._switch():

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 GROUPS = ("edge", "app", "worker", "scheduler")
-TITLES = ("host", "groups", "live", "since (UTC)", "previous", "drift", "free disk", "lock", "state")
+TITLES = ("host", "groups", "live", "since (UTC)", "previous", "settings", "drift", "free disk", "lock", "state")
+MARK = 8  # characters of the settings' fingerprint in the table
 LOCK = 28  # characters of a lock's holder in the table; the line below it has all
 
 # Host -> {"groups": […], "reached": bool, "msg": why not, and else what releasectl status answers}
@@ -34,11 +35,36 @@ def _row(name: str, said: Mapping[str, Any]) -> tuple[str, ...]:
         str(live.get("release") or "nothing"),
         _time(live.get("since")),
         str(said.get("previous") or "-"),
+        _mark(said)[:MARK] or "-",
         str(len(said.get("drift") or [])) if said.get("drift") else "-",
         ", ".join(_free(one) for one in said.get("disk") or []) or "-",
         _short(str(lease["holder"])) if lease else "-",
         _state(said),
     )
+
+
+def _mark(said: Mapping[str, Any]) -> str:
+    """By which a host's settings are told from those of others; empty where it runs nothing of the app."""
+    return str(said.get("fingerprint") or "").partition("-")[2] if said.get("processes") else ""
+
+
+def settings(hosts: Hosts) -> str:
+    """A sentence when hosts that run the app do so with different settings, or cannot be compared."""
+    marks: dict[str, list[str]] = {}
+    keys: dict[str, list[str]] = {}
+    for name, said in hosts.items():
+        if said["reached"] and _mark(said):
+            marks.setdefault(_mark(said), []).append(name)
+            keys.setdefault(str(said["fingerprint"]).partition("-")[0], []).append(name)
+    if len(keys) > 1:
+        return (
+            "Whether the hosts run with the same settings cannot be told, since their keys differ:"
+            f" {'; '.join(', '.join(names) for names in keys.values())}. Run settings.yml for all of them."
+        )
+    if len(marks) > 1:
+        what = "; ".join(f"{mark[:MARK]} on {', '.join(names)}" for mark, names in marks.items())
+        return f"The hosts differ in their settings: {what}."
+    return ""
 
 
 def _state(said: Mapping[str, Any]) -> str:
@@ -68,6 +94,8 @@ def _notes(name: str, said: Mapping[str, Any]) -> Iterable[str]:
         return
     for line in said.get("drift") or []:
         yield f"{name}: drift: {line}"
+    if waiting := said.get("settings_waiting"):
+        yield f"{name}: {waiting} was delivered and is not in force"
     if lease := said.get("lease"):
         when = f"since {lease['since']}, until {lease['expires']}"
         yield f"{name}: locked by {lease['holder']} for '{lease['purpose']}' {when}"
@@ -89,10 +117,14 @@ def closing(hosts: Hosts) -> str:
     drift = {name: len(said["drift"]) for name, said in hosts.items() if said["reached"] and said.get("drift")}
     what = "; ".join(f"{release} on {', '.join(names)}" for release, names in live.items())
     found = [f"The hosts differ in what is live: {what}." if len(live) > 1 else f"Live is {what}."] if live else []
+    waiting = [name for name, said in hosts.items() if said["reached"] and said.get("settings_waiting")]
+    unsettled = [differ] if (differ := settings(hosts)) else []
+    unsettled += [f"New settings wait on {', '.join(waiting)}: settings.yml puts them in force."] if waiting else []
+    found += unsettled
     if drift:
         where = ", ".join(f"{name} ({count})" for name, count in drift.items())
         found.append(f"Drift on {where}: 'sudo releasectl reconcile' there mends it.")
-    elif len(live) == 1 and not missing:
+    elif len(live) == 1 and not missing and not unsettled:
         found.append("Nothing disagrees.")
     if missing:
         found.append(f"Without an answer: {', '.join(missing)}.")

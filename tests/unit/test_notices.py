@@ -331,6 +331,16 @@ def test_a_rollback_is_told_by_its_answer() -> None:
     assert (told.release, told.previous, told.old, told.new) == ("a", "b", NEW, OLD)
 
 
+def test_new_settings_are_told_when_something_changed() -> None:
+    seen = Seen("settings")
+    seen.result("app1", "releasectl", "lock", {"changed": True})
+    seen.result("app1", "releasectl", "settings", {"changed": False})
+    assert (seen.asked, seen.changed) == (True, False)
+    seen.result("app2", "releasectl", "settings", {"changed": True, "release": "a", "settings": {"version": "env.2"}})
+    assert seen.changed
+    assert (seen.story.event, seen.story.hosts, seen.story.release) == ("settings", ["app1", "app2"], None)
+
+
 def test_what_was_skipped_asked_nobody_and_a_lost_host_was_asked() -> None:
     seen = Seen("rollback")
     seen.result("app1", "releasectl", "rollback", {"skipped": True})

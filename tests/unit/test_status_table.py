@@ -82,6 +82,30 @@ def test_the_closing_sentence() -> None:
     assert table.closing({"w": LOST}) == "Without an answer: w."
 
 
+def runs(fingerprint: str, **more: Any) -> dict[str, Any]:
+    return host(processes=["gunicorn"], fingerprint=fingerprint, **more)
+
+
+def test_whether_all_run_with_the_same_settings_is_seen() -> None:
+    one, two = "aaaa-1111111122222222", "aaaa-3333333344444444"
+    same = {"app1": runs(one), "app2": runs(one), "edge1": host(processes=[], fingerprint=None)}
+    assert table.closing(same) == "Live is shop-2 on app1, app2, edge1. Nothing disagrees."
+    assert "11111111" in table.table(same)[1]
+    assert table.closing({"app1": runs(one), "app2": runs(two)}) == (
+        "Live is shop-2 on app1, app2. The hosts differ in their settings: 11111111 on app1; 33333333 on app2."
+    )
+    other = table.closing({"app1": runs(one), "app2": runs("bbbb-1111111122222222")})
+    assert "cannot be told, since their keys differ: app1; app2. Run settings.yml for all of them." in other
+
+
+def test_settings_that_wait_are_named() -> None:
+    shown = {"app1": runs("aaaa-1111111122222222", settings_waiting="env.5"), "app2": runs("aaaa-1111111122222222")}
+    assert "app1: env.5 was delivered and is not in force" in "\n".join(table.table(shown))
+    assert table.closing(shown) == (
+        "Live is shop-2 on app1, app2. New settings wait on app1: settings.yml puts them in force."
+    )
+
+
 def test_the_same_for_machines() -> None:
     told = json.loads(table.document("shop", "production", {"app1": host(), "w": LOST}))
     assert (told["app"], told["environment"]) == ("shop", "production")

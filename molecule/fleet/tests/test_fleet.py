@@ -22,6 +22,11 @@ from tests.outside import access_log, changes, https, is_open
 PORT = 8443
 CANARY_SECONDS = 6
 BACKEND = "bookshop.backend.internal"
+# What one of the hosts cannot serve with.
+MIXED = (
+    "{{ app_settings | combine({'REDIS_URL': bad} if inventory_hostname == 'app2' else {'GREETING': 'never seen'}) }}"
+)
+GREETED = "{{ app_settings_schema | settings_defaults | combine(app_settings) | combine({'GREETING': words}) }}"
 PROGRAM = (Path(__file__).parents[2] / "nginx/tests/upstream.py").read_text()
 
 
@@ -184,6 +189,46 @@ def test_two_schedulers_are_refused_before_anything_changes(ops, cargo, tmp_path
 
 
 @pytest.mark.full
+def test_new_settings_reach_every_host_and_are_seen_to_be_the_same(ops, edge, tmp_path, traffic, serving):
+    words = f"Ahoy at {time.time()}"
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"envdir_settings": GREETED, "words": words}))
+    with traffic("settings") as seen:
+        run = ops.playbook("playbooks/settings.yml", "-e", f"@{settings}")
+    assert run.code == 0, run.output
+    seen.assert_nothing_lost()
+    assert "New settings are in force. app1, app2, worker1: added GREETING." in run.closing
+    assert words in edge.get("/").text
+    marks = {status(ops, name)["fingerprint"] for name in (*fleet.APPS, "worker1")}
+    assert len(marks) == 1
+    assert None not in marks
+    assert ops.playbook("playbooks/status.yml").closing.startswith(f"Live is {serving} on ")
+
+
+@pytest.mark.failure("bad-setting")
+def test_settings_that_the_second_host_refuses_leave_every_host_with_the_old_ones(
+    ops, edge, tmp_path, traffic, serving
+):
+    hosts = (*fleet.APPS, "worker1")
+    before = {name: status(ops, name) for name in hosts}
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps({"envdir_settings": MIXED, "bad": "rediss://127.0.0.1:1/0"}))
+    with traffic("settings that are refused") as seen:
+        run = ops.playbook("playbooks/settings.yml", "-e", f"@{settings}")
+    assert run.code != 0
+    seen.assert_nothing_lost()
+    assert "app2: " in run.closing
+    assert "was taken back (changed REDIS_URL; removed GREETING), since" in run.closing
+    assert "app1 went back to the settings of before; those are in force everywhere." in run.closing
+    for name in hosts:
+        told = status(ops, name)
+        assert told["settings_current"] == before[name]["settings_current"], name
+        assert (told["fingerprint"], told["drift"]) == (before[name]["fingerprint"], []), name
+        assert (told["settings_waiting"], told["lease"]) == (None, None), name
+    assert "never seen" not in edge.get("/").text
+    assert ops.playbook("playbooks/settings.yml").code == 0
+
+
 def test_the_edge_alone_can_be_seen_to(ops, serving):
     run = ops.playbook("playbooks/site.yml", "--limit=edge1", "--tags=nginx", "--skip-tags=hardening")
     assert run.code == 0, run.output

@@ -7,11 +7,11 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import threading
 import time
 
 import pytest
 
+from tests.asking import Watch
 from tests.receivers import CANARY, Hook
 
 
@@ -52,38 +52,6 @@ def releases(app1):
 def units_of(app1, release):
     listed = app1.check_output(f"systemctl list-units --all --no-legend --plain '*@{release}.*'")
     return [line for line in listed.splitlines() if " inactive " not in line]
-
-
-class Watch:
-    """Asks the edge all the time; what it was answered, and by whom."""
-
-    def __init__(self, edge):
-        self.edge = edge
-        self.failures = []
-        self.releases = set()
-        self.asked = 0
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self.run, daemon=True)
-
-    def run(self):
-        while not self.stop.wait(0.02):
-            self.asked += 1
-            try:
-                answer = self.edge.get("/")
-            except OSError as error:
-                self.failures.append(repr(error))
-                continue
-            self.releases.add(answer.release)
-            if answer.status != 200:
-                self.failures.append(answer.status)
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.stop.set()
-        self.thread.join(15)
 
 
 def test_a_release_goes_live_and_says_so(app1, ops, edge, one):
