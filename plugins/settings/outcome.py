@@ -66,12 +66,18 @@ def _by_change(hosts: Hosts) -> str:
 
 def close(hosts: Hosts, check: bool = False, left_out: Iterable[str] = ()) -> dict[str, Any]:
     """The sentence, with what state things are left in."""
-    verdict = judge(hosts) if not check else {"troubled": False, "reasons": "", "journal": [], "undo": {}}
     what = _by_change(hosts)
     everywhere = ", ".join(hosts)
     if check:
+        # Nobody puts anything in force then: who could be looked at has done his part.
+        verdict = {
+            **judge({name: {**facts, "adopted": facts.get("installed")} for name, facts in hosts.items()}),
+            "undo": {},
+        }
         told = f"Settings would change. {what}." if what else f"The settings are in force on {everywhere} already."
+        told = f"Not every host could be looked at. {verdict['reasons']}" if verdict["troubled"] else told
         return {**verdict, "closing": f"{told} Nothing was done (check mode)."}
+    verdict = judge(hosts)
     if verdict["troubled"]:
         after = _after(hosts, verdict)
         return {**verdict, "closing": f"The settings were not changed. {verdict['reasons']} Outcome: {after}"}

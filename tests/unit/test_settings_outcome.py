@@ -54,6 +54,19 @@ def test_check_mode_says_what_would_change_and_judges_nobody() -> None:
     assert end["closing"] == "Settings would change. app1: changed GREETING. Nothing was done (check mode)."
 
 
+def test_check_mode_does_not_hide_what_failed() -> None:
+    hosts = {
+        "app1": host(lease={"skipped": True}, installed=delivered("A")),
+        "app2": host(lease={"skipped": True}, trouble={"msg": "/etc/app/env is not a symbolic link"}),
+        "app3": host(lease=None),
+    }
+    end = outcome.close(hosts, check=True)
+    assert end["troubled"]
+    assert "app2: /etc/app/env is not a symbolic link." in end["closing"]
+    assert "app3: could not be reached." in end["closing"]
+    assert end["undo"] == {}
+
+
 def test_when_one_takes_them_back_every_host_that_has_them_goes_back() -> None:
     trouble = {"msg": "env.5 was taken back (changed A), since it answered 500; env.4 stays", "journal": ["line"]}
     hosts = {
