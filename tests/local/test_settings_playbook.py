@@ -106,6 +106,7 @@ def test_the_first_host_proves_them_before_the_others_and_all_have_one_key(fleet
     assert CANARY not in run.stdout + run.stderr
     verbs = [words.split()[:2] for words in fleet.asked]
     assert {name for name, verb in verbs[:3] if verb == "lock"} == set(HOSTS), "all are claimed before one tries them"
+    assert run.stdout.count("PLAY [Put them in force") == 2, "one host, then the others"
     assert verbs[3] == ["app1", "settings"]
     assert {name for name, verb in verbs[4:6] if verb == "settings"} == {"app2", "worker1"}
     assert {name for name, verb in verbs[6:] if verb == "unlock"} == set(HOSTS)
@@ -164,7 +165,7 @@ def test_a_notice_tells_names_and_one_that_has_no_news_is_not_sent(fleet: Fleet,
         run = fleet.settings(app_settings={"GREETING": f"{CANARY}-2", "OLD": "x"}, release_notices=notices)
         assert run.returncode == 0, run.stdout + run.stderr
         (told,) = hook.bodies
-        assert (told["event"], told["outcome"], told["hosts"]) == ("settings", "success", list(HOSTS))
+        assert (told["event"], told["outcome"], sorted(told["hosts"])) == ("settings", "success", sorted(HOSTS))
         assert "changed GREETING" in told["text"]
         assert CANARY not in json.dumps(told)
         for name in HOSTS:
