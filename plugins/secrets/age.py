@@ -25,12 +25,18 @@ class Place:
     keys: tuple[str, ...] = ()
 
 
-def new_key(path: Path, comment: str) -> str:
-    """Make a key, in a new file (0600) of the form that age-keygen writes, and return its recipient."""
+def made(comment: str) -> tuple[str, str]:
+    """A new key: its recipient, and a file's text of the form that age-keygen writes."""
     identity = pyrage.x25519.Identity.generate()
     recipient = str(identity.to_public())
+    return recipient, f"# {comment}\n# public key: {recipient}\n{identity}\n"
+
+
+def new_key(path: Path, comment: str) -> str:
+    """Make a key, in a new file (0600), and return its recipient."""
+    recipient, text = made(comment)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    written(path, f"# {comment}\n# public key: {recipient}\n{identity}\n".encode())
+    written(path, text.encode())
     return recipient
 
 
@@ -93,15 +99,18 @@ def _counted(keys: Iterable[str]) -> str:
     return f"the key of {listed}" if listed else "no key of age in it"
 
 
-def encrypted(sops: str, text: str, to: Iterable[str], name: str) -> str:
-    """A new sops file, as text: ``text`` (YAML with comments) for the recipients ``to``; ``name`` is for messages."""
+def encrypted(sops: str, text: str, to: Iterable[str], name: str, root: Path | None = None) -> str:
+    """A new sops file, as text: ``text`` (YAML with comments) for the recipients ``to``, or, where none are said, for
+    those that ``.sops.yaml`` of ``root`` has for the file ``name``.
+    """
+    whom = ["--age", ",".join(to)] if to else []
+    config = ["--config", str(root / ".sops.yaml") if root else os.devnull]
     done = subprocess.run(
-        [sops, "--config", "/dev/null", "encrypt", "--age", ",".join(to), "--input-type", "yaml", "--output-type",
-         "yaml", "--filename-override", name, "/dev/stdin"],
-        input=text, capture_output=True, text=True, timeout=60, check=False,
+        [sops, *config, "encrypt", *whom, "--input-type", "yaml", "--output-type", "yaml", "--filename-override", name,
+         "/dev/stdin"],
+        input=text, capture_output=True, text=True, timeout=60, check=False, cwd=root,
     )  # fmt: skip
     if done.returncode:
-        raise Refused(
-            f"sops could not make {name} (exit code {done.returncode}): is each recipient a key of age, age1…?"
-        )
+        whose = "each of them a key of age, age1…" if to else f"a rule for {name} in .sops.yaml, of recipients age1…"
+        raise Refused(f"sops could not make {name} (exit code {done.returncode}): is there {whose}?")
     return done.stdout

@@ -113,8 +113,3 @@ def test_a_hand_that_opened_or_edited_a_setting_is_undone(app1, probe):
     assert app1.file("/etc/app/probe/A").content_string == "one\n"
 
 
-def test_the_vault_is_closed_in_the_checkout(lab):
-    """The lab's secrets lie encrypted even there."""
-    secrets = Path(lab["reports"]).parent / "secrets.yml"
-    assert "$ANSIBLE_VAULT" in secrets.read_text()
-    assert "postgres://" not in secrets.read_text()
