@@ -71,6 +71,12 @@ class Aws(Source):
     def readers(self) -> list[str]:
         return [f"whoever IAM lets call secretsmanager:GetSecretValue on {self.secret_id} and decrypt with its KMS key"]
 
+    def editing(self) -> str:
+        return f"put a new value into {self.place} (aws secretsmanager put-secret-value, or the console)"
+
+    def closing(self) -> str:
+        return f"take secretsmanager:GetSecretValue on {self.secret_id} away from them in IAM"
+
     def _current(self) -> tuple[dict[str, Any], str]:
         answer = self._ask("get_secret_value", VersionStage="AWSCURRENT")
         try:

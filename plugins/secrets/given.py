@@ -31,3 +31,9 @@ class Given(Source):
 
     def readers(self) -> list[str]:
         return [f"whoever {self.place} lets in"]
+
+    def editing(self) -> str:
+        return f"put a new value into {self.place}"
+
+    def closing(self) -> str:
+        return f"take their access to {self.place} away"

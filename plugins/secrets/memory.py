@@ -52,6 +52,12 @@ class Kept(Source):
     def readers(self) -> list[str]:
         return self.source.readers()
 
+    def editing(self) -> str:
+        return self.source.editing()
+
+    def closing(self) -> str:
+        return self.source.closing()
+
 
 def remembered(key: str, read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What ``read`` gave when it was first called for this key, by whichever process of the run."""

@@ -83,6 +83,15 @@ class Sops(Source):
             str(key.get(says, kind)) for group in groups for kind, says in SAYS.items() for key in group.get(kind) or []
         ]
 
+    def editing(self) -> str:
+        return f"sops edit {self.place}"
+
+    def closing(self) -> str:
+        return (
+            f"take their recipient out of .sops.yaml, then: sops updatekeys --yes {self.place}"
+            f" && sops rotate --in-place {self.place}"
+        )
+
     def _metadata(self) -> dict[str, Any]:
         """What sops says in the file of itself; a file that it did not make is refused."""
         if not self.file.is_file():

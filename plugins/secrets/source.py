@@ -46,6 +46,14 @@ class Source(ABC):
     def readers(self) -> list[str]:
         """Who can open it, as far as it can be known: recipients of age, or in words."""
 
+    @abstractmethod
+    def editing(self) -> str:
+        """What a person does to change a secret: a command, or words."""
+
+    @abstractmethod
+    def closing(self) -> str:
+        """What shuts somebody out who could open it. What they have read they have read."""
+
     def describe(self) -> dict[str, Any]:
         """For reports: ``kind``, ``place``, ``writable``, and ``readers`` (which may need the file or the service)."""
         return {"kind": self.kind, "place": self.place, "writable": self.writable, "readers": self.readers()}

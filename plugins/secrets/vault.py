@@ -55,6 +55,12 @@ class Vault(Source):
         )
         return [f"whoever has the vault's password ({', '.join(ids) or 'without a vault id'})"]
 
+    def editing(self) -> str:
+        return f"ansible-vault edit {self.place}"
+
+    def closing(self) -> str:
+        return f"ansible-vault rekey {self.place}"
+
     def _text(self, file: Path) -> str:
         if not file.is_file():
             raise Refused(

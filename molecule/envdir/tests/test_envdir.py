@@ -111,5 +111,3 @@ def test_a_hand_that_opened_or_edited_a_setting_is_undone(app1, probe):
     app1.check_output("echo two > /etc/app/probe/A")
     assert "changed=1" in probe({"A": "one"}).output
     assert app1.file("/etc/app/probe/A").content_string == "one\n"
-
-
