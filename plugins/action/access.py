@@ -204,8 +204,9 @@ class ActionModule(ActionBase):
             source = asked.source(self.variables, self._templar, self._loader)
         except Unopened as refused:
             raise Refused(str(refused)) from None
+        of_app = self.variables.get("app_secrets")
         try:
-            names = sorted(source.read().get("app") or {})
+            names = sorted(of_app if isinstance(of_app, dict) else source.read().get("app") or {})
         except (Unopened, AnsibleError):
             # Who shuts somebody out need not be able to open them.
             names = [f"all that {source.place} has below app"]
