@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from plugins.secrets import age, sops
+from plugins.secrets import age, factory, sops
+from plugins.secrets.source import Refused
 from tests.local.controller import ROOT, Controller
 
 CANARY = "canary-c0de"
@@ -161,3 +163,68 @@ def test_a_name_that_is_a_setting_and_a_secret_is_refused(controller: Controller
 
 def test_the_program_that_is_used_is_the_pinned_one() -> None:
     assert sops.program() == str(Path(sys.executable).with_name("sops"))
+
+
+def sh(place: Path, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", line], cwd=place, capture_output=True, text=True, check=False,
+        timeout=60, env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+    )  # fmt: skip
+
+
+def test_a_person_is_let_in_and_shut_out_as_the_page_says(controller: Controller) -> None:
+    place, file = controller.place, "secrets/production.sops.yml"
+    mine, theirs = age.new_key(place / "mine.txt", "mine"), age.new_key(place / "theirs.txt", "theirs")
+    rules = "creation_rules:\n  - path_regex: secrets/[^/]+\\.sops\\.ya?ml$\n    age: {}\n"
+    (place / "secrets").mkdir()
+    key = {"SOPS_AGE_KEY_FILE": str(place / "mine.txt")}
+    (place / ".sops.yaml").write_text(rules.format(mine))
+    editor = f"cp {place}/new"
+    (place / "new").write_text(yaml.safe_dump(SECRETS))
+    done = sh(place, f"sops edit {file}", EDITOR=editor, **key)
+    assert done.returncode == 0, done.stderr
+    source = sops.Sops(
+        place / file, file, place / "theirs.txt", {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]}
+    )
+    with pytest.raises(Refused, match="No key here opens"):
+        source.read()
+
+    (place / ".sops.yaml").write_text(rules.format(f"{mine},{theirs}"))
+    assert sh(place, f"sops updatekeys --yes {file}", **key).returncode == 0
+    assert source.read() == SECRETS
+    assert source.readers() == [mine, theirs]
+
+    (place / ".sops.yaml").write_text(rules.format(mine))
+    before = (place / file).read_text()
+    assert "sops updatekeys --yes" in source.closing()
+    done = sh(place, source.closing().partition("then: ")[2], **key)
+    assert done.returncode == 0, done.stderr
+    assert source.readers() == [mine]
+    with pytest.raises(Refused, match="No key here opens"):
+        source.read()
+    # Another data key: not a value that the leaver's copy of the old one would open.
+    values = re.compile(r"ENC\[[^]]+\]")
+    assert not set(values.findall(before)) & set(values.findall((place / file).read_text()))
+
+
+def test_moving_to_another_source_leaves_no_file_in_the_clear(controller: Controller, source: dict[str, str]) -> None:
+    place = controller.place
+    (place / "password").write_text("the vault's\n")
+    (place / ".sops.yaml").write_text(
+        f"creation_rules: [{{age: {age.recipients((place / 'key.txt').read_text())[0]}}}]\n"
+    )
+    (place / "secrets").mkdir()
+    there = "ansible-vault encrypt --vault-password-file password --output secrets/production.vault.yml"
+    back = (
+        "sops encrypt --filename-override secrets/production.sops.yml --output secrets/production.sops.yml /dev/stdin"
+    )
+    for line in (
+        f"sops decrypt {source['file']} | {there}",
+        f"ansible-vault view --vault-password-file password secrets/production.vault.yml | {back}",
+    ):
+        done = sh(place, line)
+        assert done.returncode == 0, done.stderr
+    given = {"kind": "vault", "file": "secrets/production.vault.yml", "password_file": "password"}
+    assert factory.source(given, place).read() == SECRETS
+    assert factory.source({"kind": "sops", "file": "secrets/production.sops.yml"}, place).read() == SECRETS
+    assert not [path for path in place.rglob("*") if path.is_file() and CANARY in path.read_text(errors="replace")]
