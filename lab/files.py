@@ -101,7 +101,7 @@ def write_facts(lab: Lab, image: str, addresses: dict[str, dict[str, str]], port
 
 
 def write_inventory(lab: Lab, secrets: Secrets, addresses: dict[str, dict[str, str]]) -> None:
-    """What inventories/lab/lab.py prints. Nothing secret in it is readable without the vault's password."""
+    """What inventories/lab/lab.py prints. Nothing secret is in it: it names what the file of secrets has."""
     common: dict[str, Any] = {
         "ansible_ssh_common_args": f"-F '{lab.ssh_config}'",
         "ansible_control_path_dir": str(lab.control_paths),
@@ -110,11 +110,8 @@ def write_inventory(lab: Lab, secrets: Secrets, addresses: dict[str, dict[str, s
         "lab_stranger_ca_certificate": secrets.values["stranger_ca_certificate"],
         "lab_outbound": outbound.outbound(),
         "lab_edge_address": addresses[lab.edge]["ipv4"],
-        "lab_secrets": {
-            name: secrets.vaulted(name)
-            for name in secrets.values
-            if not name.endswith(("_certificate", "_private_key"))
-        },
+        "lab_secrets_file": str(lab.secrets),
+        "lab_age_key_file": str(lab.age_key),
     }
     for key in KEYS:
         common[f"lab_{key}_private_key_file"] = str(lab.keys / key)
@@ -126,9 +123,9 @@ def write_inventory(lab: Lab, secrets: Secrets, addresses: dict[str, dict[str, s
             "lab_address": addresses[host]["ipv4"],
             "lab_address_ipv6": addresses[host].get("ipv6", ""),
             "lab_server_certificate": secrets.values[f"{host}_certificate"],
-            "lab_server_private_key": secrets.vaulted(f"{host}_private_key"),
+            "lab_server_private_key": f"{{{{ secrets.{host}_private_key }}}}",
         }
     hostvars["data1"]["lab_stranger_certificate"] = secrets.values["stranger_data1_certificate"]
-    hostvars["data1"]["lab_stranger_private_key"] = secrets.vaulted("stranger_data1_private_key")
+    hostvars["data1"]["lab_stranger_private_key"] = "{{ secrets.stranger_data1_private_key }}"
     inventory = {"_meta": {"hostvars": hostvars}, "lab": {"hosts": list(lab.hosts), "vars": common}}
     write(lab.inventory_file, json.dumps(inventory, indent=2) + "\n", 0o600)

@@ -96,12 +96,12 @@ class Lab:
         return self.directory / "ssh_config"
 
     @property
-    def vault_password(self) -> Path:
-        return self.directory / "vault-password"
+    def age_key(self) -> Path:
+        return self.directory / "age.txt"
 
     @property
     def secrets(self) -> Path:
-        return self.directory / "secrets.yml"
+        return self.directory / "secrets.sops.yml"
 
     @property
     def reports(self) -> Path:

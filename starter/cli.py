@@ -115,15 +115,13 @@ class Init:
         saying.found(found)
         celery = "app_celery_app" in found.values
         redis = self.wants_redis(found, urls)
-        vault = keeping.Vault(
-            self.root / f"group_vars/{self.environment}/vault.yml", self.keys / self.environment, self.environment
-        )
-        self.fill(vault, urls)
+        hands = handed.hand(found.environment, redis, "database" in urls, "redis" in urls)
+        secrets = keeping.Secrets(self.root, self.environment)
+        self.fill(secrets, urls, hands.made)
         private, public = self.deploy_key()
         result = render.Answers(
             self.environment, asked.domain, asked.host, asked.key, asked.networks, asked.email, asked.agreed, found,
-            handed.hand(found.environment, redis, "database" in urls, "redis" in urls),
-            public, celery, not urls, urls, authority,
+            hands, public, celery, not urls, urls, authority,
         )  # fmt: skip
         file = None if self.given.workflow == "none" else workflow_file(self.given, found.root)
         files = {self.root / path: content for path, content in render.files(result).items()}
@@ -132,8 +130,9 @@ class Init:
         if not self.confirmed(files):
             print("Nothing was written.")
             return 1
+        secrets.prepare()
         done = placing.place(self.root, files, self.given.force)
-        saying.written(self.root, [*done, *self.write_private(vault, private, public)])
+        saying.written(self.root, [*done, *self.write_private(secrets, private, public)])
         saying.lacking(lacks.lacks(found))
         print("\nStill to do:")
         for line in (*self.todo, *saying.to_do(self.root, result, file)):
@@ -179,21 +178,23 @@ class Init:
             raise Wrong("--database-url is missing: with --redis-url no data is on the host")
         return uses or "redis" in urls
 
-    def fill(self, vault: keeping.Vault, urls: dict[str, str]) -> None:
-        vault.add("vault_django_secret_key", keeping.password())
+    def fill(self, secrets: keeping.Secrets, urls: dict[str, str], made: list[str]) -> None:
+        for name in made:
+            secrets.add_of_app(name, keeping.password())
         for name, url in urls.items():
-            if not vault.add(f"vault_{name}_url", url):
-                place = placing.shown(self.root, vault.file)
-                self.todo.append(f"{place}: vault_{name}_url was there and stays; replace it if yours is another now")
+            if not secrets.add(f"{name}_url", url):
+                self.todo.append(
+                    f"{secrets.name}: {name}_url was there and stays; replace it if yours is another now (sops edit)"
+                )
         if urls:
             return
         for name in ("postgres", "redis"):
-            vault.add(f"vault_{name}_app_password", keeping.password())
-        if not vault.has("vault_data_private_key"):
+            secrets.add(f"{name}_app_password", keeping.password())
+        if not secrets.has("data_private_key"):
             authority, certificate, key = keeping.new_certificate("localhost")
-            vault.add("vault_data_authority", authority, secret=False)
-            vault.add("vault_data_certificate", certificate, secret=False)
-            vault.add("vault_data_private_key", key)
+            secrets.add("data_authority", authority)
+            secrets.add("data_certificate", certificate)
+            secrets.add("data_private_key", key)
 
     def deploy_key(self) -> tuple[str, str]:
         """The private half, where it is made now, and the public one."""
@@ -218,13 +219,8 @@ class Init:
             print(f"  {placing.shown(self.root, path)}: {why}")
         return input("Write it? [Y/n] ").strip().lower() in ("", "y", "yes")
 
-    def write_private(self, vault: keeping.Vault, private: str, public: str) -> Iterator[tuple[str, Path, str]]:
-        if vault.new:
-            keeping.write_private(vault.password_file, vault.password + "\n")
-            yield "written", vault.password_file, "the vault's password, which git does not see"
-        if vault.added:
-            vault.file.write_text(vault.render())
-            yield "written", vault.file, "secrets, vaulted one by one"
+    def write_private(self, secrets: keeping.Secrets, private: str, public: str) -> Iterator[tuple[str, Path, str]]:
+        yield from secrets.write()
         if private:
             path = self.keys / f"{self.environment}-deploy-key"
             keeping.write_private(path, private)

@@ -20,14 +20,14 @@ KINDS = {"NAME": "name", "DB": "name", "DATABASE": "name", "USER": "username", "
          "PASSWORD": "password", "PASS": "password", "HOST": "hostname", "PORT": "port"}  # fmt: skip
 # What the host sets by itself, or what says which settings to read.
 OWN = {"STATIC_ROOT", "RELEASE_ID", "RELEASE_GENERATION", "DJANGO_SETTINGS_MODULE", "PATH", "HOME"}
-LOCAL = {"name": "app", "username": "app", "password": "{{ vault_postgres_app_password }}", "hostname": "localhost",
+LOCAL = {"name": "app", "username": "app", "password": "{{ secrets.postgres_app_password }}", "hostname": "localhost",
          "port": "5432"}  # fmt: skip
 LOCAL_DATABASE = (
-    "postgres://app:{{ vault_postgres_app_password | urlencode }}@localhost:5432/app"
+    "postgres://app:{{ secrets.postgres_app_password | urlencode }}@localhost:5432/app"
     "?sslmode=verify-full&sslrootcert={{ app_ca_file }}"
 )
 LOCAL_REDIS = (
-    "rediss://app:{{ vault_redis_app_password | urlencode }}@localhost:6379/0"
+    "rediss://app:{{ secrets.redis_app_password | urlencode }}@localhost:6379/0"
     "?ssl_cert_reqs=required&ssl_ca_certs={{ app_ca_file }}"
 )
 
@@ -38,6 +38,8 @@ class Handed:
 
     settings: dict[str, str] = field(default_factory=dict)
     build: dict[str, str] = field(default_factory=dict)
+    # Names of secrets that are made here, and kept with the other secrets.
+    made: list[str] = field(default_factory=list)
     unknown: list[Read] = field(default_factory=list)
     # Names that the app reads and would start without: what they may be set to is the user's business.
     optional: list[str] = field(default_factory=list)
@@ -54,9 +56,9 @@ def hand(found: Environment, redis: bool, database_url: bool, redis_url: bool) -
     names = [name for name in found.reads if REDIS.search(name)]
     if redis:
         for name in names or ["REDIS_URL"]:
-            handed.add(name, "{{ vault_redis_url }}" if redis_url else LOCAL_REDIS, "redis://localhost:1/0")
+            handed.add(name, "{{ secrets.redis_url }}" if redis_url else LOCAL_REDIS, "redis://localhost:1/0")
     for read in found.reads.values():
-        if read.name in handed.settings or read.name in OWN:
+        if read.name in handed.settings or read.name in handed.made or read.name in OWN:
             continue
         if read.required:
             handed.unknown.append(read)
@@ -69,14 +71,18 @@ def hand(found: Environment, redis: bool, database_url: bool, redis_url: bool) -
 
 def _django(found: Environment, handed: Handed) -> None:
     values = {
-        "SECRET_KEY": ("{{ vault_django_secret_key }}", "not-a-secret-used-while-building-only"),
+        "SECRET_KEY": ("", "not-a-secret-used-while-building-only"),
         "ALLOWED_HOSTS": ("{{ app_domain }}", "localhost"),
         "CSRF_TRUSTED_ORIGINS": ("https://{{ app_domain }}", "https://localhost"),
     }
     for setting, (value, build) in values.items():
         read = found.of_setting(setting) or [name for name in found.reads if name in (setting, USUAL[setting])]
         for name in read[:1] or [USUAL[setting]]:
-            handed.add(name, value, build)
+            if value:
+                handed.add(name, value, build)
+            else:
+                handed.made.append(name)
+                handed.build[name] = build
     for name in found.of_setting("DEBUG"):
         handed.add(name, "0", "0")
 
@@ -93,10 +99,10 @@ def _database(found: Environment, handed: Handed, url: bool) -> None:
             handed.settings |= {"PGSSLMODE": "verify-full", "PGSSLROOTCERT": "{{ app_ca_file }}"}
         return
     for name in urls or ["DATABASE_URL"]:
-        handed.add(name, "{{ vault_database_url }}" if url else LOCAL_DATABASE, "sqlite:///:memory:")
+        handed.add(name, "{{ secrets.database_url }}" if url else LOCAL_DATABASE, "sqlite:///:memory:")
 
 
 def _part(kind: str) -> str:
     if kind == "name":
-        return "{{ vault_database_url | urlsplit('path') | regex_replace('^/', '') }}"
-    return "{{ vault_database_url | urlsplit('" + kind + "') }}"
+        return "{{ secrets.database_url | urlsplit('path') | regex_replace('^/', '') }}"
+    return "{{ secrets.database_url | urlsplit('" + kind + "') }}"

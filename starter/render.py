@@ -118,7 +118,10 @@ def main(answers: Answers) -> str:
         if name in guess.values:
             text += f"# {guess.sources[name]}\n{name}: {quoted(guess.values[name])}\n"
     text += (
-        "\n# The app's settings: what its settings module reads from the environment. What is secret is in vault.yml.\n"
+        "\n# Where secrets are (docs/ops/secrets.md). To read and to change them: sops edit, with this file.\n"
+        f"secrets_source: {{kind: sops, file: secrets/{answers.environment}.sops.yml}}\n"
+        "\n# The app's settings: what its settings module reads from the environment. What is secret is there,\n"
+        f"# below app: {', '.join(handed.made)}.\n"
         "app_settings:\n"
     )
     text += "".join(setting(name, value) for name, value in handed.settings.items())
@@ -156,9 +159,9 @@ def release(answers: Answers) -> str:
     return (
         "---\n# The private half of the key in deployers.yml, on your machine. CI has it elsewhere, and says so.\n"
         f"release_deploy_private_key_file: {quoted(path)}\n\n"
-        "# Who is told of a deploy and a rollback (docs/ops/notices.md). Their addresses are secrets, for vault.yml.\n"
+        "# Who is told of a deploy and a rollback (docs/ops/notices.md). Their addresses are secrets.\n"
         "# release_notices:\n"
-        '#   - {kind: slack, url: "{{ vault_slack_webhook }}"}\n'
+        '#   - {kind: slack, url: "{{ secrets.slack_webhook }}"}\n'
     )
 
 
@@ -201,7 +204,7 @@ def _address(text: str) -> bool:
 def envdir(answers: Answers) -> str:
     text = "---\n# The authority of the app's PostgreSQL and Redis, in PEM; the app trusts no other.\n"
     if answers.local_data:
-        return text + 'envdir_ca_certificates: ["{{ vault_data_authority }}"]\n'
+        return text + 'envdir_ca_certificates: ["{{ secrets.data_authority }}"]\n'
     if not answers.authority:
         return text + "envdir_ca_certificates: []\n"
     return (
@@ -221,7 +224,7 @@ def data(role: str) -> str:
     password = "postgres" if role == "postgresql" else "redis"
     return text + (
         f"{role}_tls_names: [localhost]\n"
-        f'{role}_tls_certificate: "{{{{ vault_data_certificate }}}}"\n'
-        f'{role}_tls_private_key: "{{{{ vault_data_private_key }}}}"\n'
-        f'{role}_app_password: "{{{{ vault_{password}_app_password }}}}"\n'
+        f'{role}_tls_certificate: "{{{{ secrets.data_certificate }}}}"\n'
+        f'{role}_tls_private_key: "{{{{ secrets.data_private_key }}}}"\n'
+        f'{role}_app_password: "{{{{ secrets.{password}_app_password }}}}"\n'
     )

@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from plugins.secrets import age
 from starter import placing, workflow
 from starter.guess import Guess
 from starter.lacks import Lack
@@ -66,12 +67,16 @@ def to_do(root: Path, result: Answers, file: Path | None) -> Iterable[str]:
         yield f"{place}: read https://letsencrypt.org/repository, and set tls_acme_agree_terms: true if you agree"
     for read in result.handed.unknown:
         place = line_of(root, f"{variables}/main.yml", f"{read.name}:")
-        yield f"{place}: {read.name}, which {read.place} reads; if it is secret, vault it (docs/ops/first-host.md)"
+        yield (
+            f"{place}: {read.name}, which {read.place} reads; if it is secret, take it out there and put it below app:"
+            f" sops edit secrets/{result.environment}.sops.yml"
+        )
     if result.urls and not result.authority:
         place = line_of(root, f"{variables}/envdir.yml", "envdir_ca_certificates")
         yield f"{place}: the authority of your database and Redis, as your provider publishes it (--database-ca)"
     yield f"DNS: {result.domain} has to lead to {result.host.address} before site.yml, or no certificate is made"
-    yield f"keep a copy of .vault/ in a safe place: without .vault/{result.environment} nobody opens the secrets"
+    key = age.key_file_of(os.environ)
+    yield f"keep a copy of {key} in a safe place: without a key in it nobody opens the secrets; and one of .vault/"
     if file is None:
         return
     if f"SLIPWAY_REPOSITORY: {workflow.NOBODY}" in file.read_text():
@@ -92,8 +97,7 @@ def next_commands(root: Path, result: Answers, guess: Guess, file: Path | None) 
     print("\nNext, in this directory:")
     for command, why in (
         (f"cd {shlex.quote(str(root))} && source .venv/bin/activate", ""),
-        (f"export ANSIBLE_VAULT_IDENTITY_LIST={environment}@.vault/{environment}", "in your shell's profile, for good"),
-        (f"git add inventories group_vars && git commit -m 'Our {environment}'", ""),
+        (f"git add .sops.yaml secrets inventories group_vars && git commit -m 'Our {environment}'", ""),
         (f"ssh{key} {result.host.user}@{result.host.address} true", "compare the fingerprint that it shows"),
         (f"ansible-playbook {inventory} playbooks/bootstrap.yml", "once: your account, and root is barred"),
         (f"ansible-playbook {inventory} playbooks/site.yml", "10 minutes the first time"),

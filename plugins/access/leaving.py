@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 SECRET_NAME = re.compile(r"SECRET|PASSWORD|PASSWD|TOKEN|KEY|CREDENTIAL|DSN|_URL$|PRIVATE", re.IGNORECASE)
-SECRET_SOURCE = re.compile(r"\b(vault_|lab_secrets)")
+SECRET_SOURCE = re.compile(r"\b(vault_|secrets[.\[])")
 
 
 def is_secret(name: str, raw: Any) -> bool:
@@ -14,26 +16,42 @@ def is_secret(name: str, raw: Any) -> bool:
     return not isinstance(raw, str) or bool(SECRET_SOURCE.search(raw) or SECRET_NAME.search(name))
 
 
-def secrets(role: str, settings: dict[str, Any], environment: str) -> list[dict[str, str]]:
+@dataclass(frozen=True)
+class Kept:
+    """Where secrets are: how one is changed, how somebody is shut out, and what the app is handed by itself."""
+
+    editing: str
+    closing: str
+    of_app: Collection[str] = ()
+
+
+def beside(environment: str) -> Kept:
+    """Where there is no source: secrets are vaulted among the variables."""
+    vault = f"--vault-id {environment}@prompt group_vars/{environment}/vault.yml"
+    return Kept(f"ansible-vault edit {vault}", f"ansible-vault rekey {vault}")
+
+
+def secrets(role: str, settings: dict[str, Any], environment: str, kept: Kept) -> list[dict[str, str]]:
     """What somebody of this role could have read, and how to rotate it, for each secret."""
     place, inventory = f"group_vars/{environment}", f"inventories/{environment}"
-    vault = f"ansible-vault edit --vault-id {environment}@prompt {place}/vault.yml"
     site = f"ansible-playbook -i {inventory} playbooks/site.yml"
     found = {
-        f"{name} (app_settings)": f"make a new one where it is issued, then: {vault} && {site}"
+        f"{name} (app_settings)": f"make a new one where it is issued, then: {kept.editing} && {site}"
         for name in sorted(settings)
         if is_secret(name, settings[name])
+    }
+    found |= {
+        f"{name} (app_secrets)": f"make a new one where it is issued, then: {kept.editing} && {site}"
+        for name in sorted(kept.of_app)
     }
     if role == "admin":
         found |= {
             "the edge's private key": (
-                f"a new certificate with a new key; provided: {vault} && {site}; obtained by ACME: on each edge, sudo"
-                f" certbot revoke --reason keycompromise --delete-after-revoke --cert-name NAME, then {site}"
+                f"a new certificate with a new key; provided: {kept.editing} && {site}; obtained by ACME: on each edge,"
+                f" sudo certbot revoke --reason keycompromise --delete-after-revoke --cert-name NAME, then {site}"
             ),
-            "the app's passwords at PostgreSQL and Redis": f"{vault} && {site}",
-            "the vault's password, where this person had it": (
-                f"ansible-vault rekey --vault-id {environment}@prompt {place}/vault.yml"
-            ),
+            "the app's passwords at PostgreSQL and Redis": f"{kept.editing} && {site}",
+            f"what opens the secrets of {environment}, where this person had it": kept.closing,
             "the hosts' own ssh keys": (
                 "on each host: sudo rm /etc/ssh/ssh_host_*_key* && sudo ssh-keygen -A && sudo systemctl restart ssh;"
                 " then renew known_hosts"

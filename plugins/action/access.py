@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +20,8 @@ if str(ROOT) not in sys.path:
 from plugins.access import entries, leaving, log, proof, report
 from plugins.action.releasectl import actor
 from plugins.action.ssh_login import command, connection, outcome
+from plugins.secrets import asked
+from plugins.secrets.source import Refused as Unopened
 
 ENVIRONMENTS = ("production", "staging", "lab")
 FORCED = "/usr/local/libexec/slipway/access run"
@@ -189,9 +192,25 @@ class ActionModule(ActionBase):
     def do_secrets(self, role: str) -> dict[str, Any]:
         environment = environment_of(self.variables.get("group_names", []))
         # As it is written: what a value is made of says whether it is secret, and the value itself has no place here.
-        found = leaving.secrets(role, dict(self.variables.get("app_settings") or {}), environment)
+        kept = self._kept(environment)
+        found = leaving.secrets(role, dict(self.variables.get("app_settings") or {}), environment, kept)
         why = leaving.WHY_AN_ADMIN if role == "admin" else leaving.WHY_A_DEPLOYER
         return {"secrets": found, "msg": [why, *(f"{each['what']}: {each['rotate']}" for each in found)]}
+
+    def _kept(self, environment: str) -> leaving.Kept:
+        if not asked.is_set(self.variables):
+            return leaving.beside(environment)
+        try:
+            source = asked.source(self.variables, self._templar, self._loader)
+        except Unopened as refused:
+            raise Refused(str(refused)) from None
+        of_app = self.variables.get("app_secrets")
+        try:
+            names = sorted(of_app if isinstance(of_app, dict) else source.read().get("app") or {})
+        except (Unopened, AnsibleError):
+            # Who shuts somebody out need not be able to open them.
+            names = [f"all that {source.place} has below app"]
+        return leaving.Kept(source.editing(), source.closing(), names)
 
     def do_report(
         self, hosts: list[str], people: Any, automation: Any, shared: Any, settings: Any, admin: dict[str, Any],

@@ -89,8 +89,8 @@ def parts(arguments: dict[str, Any], known: set[str]) -> dict[str, str]:
     tags = [tag for tag in arguments.get("tags") or [] if tag != "all"]
     skipped = [tag for tag in arguments.get("skip_tags") or [] if tag in known | SPECIAL_TAGS]
     found = {
-        "tags": ",".join(tags),
-        "skip_tags": ",".join(skipped),
+        "tags": ",".join(sorted(tags)),
+        "skip_tags": ",".join(sorted(skipped)),
         "limit": str(arguments.get("subset") or ""),
         "start_at_task": str(arguments.get("start_at_task") or ""),
     }

@@ -157,7 +157,7 @@ def findings(
     found = []
     for name in sorted(map(str, values)):
         if name in taken:
-            found.append(f"{name} is set by the release itself and cannot be a setting: take it out of app_settings.")
+            found.append(f"{name} is set by the release itself and cannot be a setting: take it out.")
             continue
         try:
             encode(name, values[name])
@@ -169,8 +169,12 @@ def findings(
     for setting in known.values():
         if environment in setting.required and setting.default is None and str(values.get(setting.name, "")) == "":
             found.append(
-                f"{setting.name} is not set, and {environment} needs it ({setting.description.rstrip('.')}): set it in"
-                f" app_settings, group_vars/{environment}/."
+                f"{setting.name} is not set, and {environment} needs it ({setting.description.rstrip('.')}): "
+                + (
+                    "put it below app where secrets_source says (docs/ops/secrets.md)."
+                    if setting.secret
+                    else f"set it in app_settings, group_vars/{environment}/."
+                )
             )
     return found
 
@@ -180,15 +184,23 @@ def _against(known: Mapping[str, Setting], name: str, value: Any, clear: Mapping
     if setting is None:
         close = difflib.get_close_matches(name, sorted(known), n=1)
         meant = f"did you mean {close[0]}?" if close else "describe it there, or take it out."
-        yield f"{name} is in app_settings and not {WHERE}: {meant}"
+        yield f"{name} is in app_settings, or a secret of the app, and not {WHERE}: {meant}"
         return
     if setting.pattern and str(value) and not re.fullmatch(setting.pattern, str(value)):
         yield f"{name} is not {setting.means}, as app_settings_schema has it."
     if setting.secret and str(value) and name in clear:
         yield (
-            f"{name} is secret, and {clear[name]} has it for everybody to read: keep it in an encrypted file, name it"
-            " here as {{ vault_… }}, and make a new one, for git keeps what was in the clear."
+            f"{name} is secret, and {clear[name]} has it for everybody to read: keep it below app where secrets_source"
+            " says (docs/ops/secrets.md), and make a new one, for git keeps what was in the clear."
         )
+
+
+def in_both(settings: Iterable[str], secrets: Iterable[str]) -> list[str]:
+    """A sentence for each name that is a setting and a secret: which of them was meant cannot be known."""
+    return [
+        f"{name} is in app_settings and in app_secrets: take it out of one of them."
+        for name in sorted(set(settings) & set(secrets))
+    ]
 
 
 def defaults(schema: Iterable[Setting]) -> dict[str, str]:

@@ -51,10 +51,11 @@ class Newcomer:
 
     def type(self, line: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """One line in a shell, in the checkout. A shell of one's own has no lab and no configuration of Ansible's."""
-        mine = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SLIPWAY_"))}
+        others = ("ANSIBLE_", "SLIPWAY_", "SOPS_")
+        mine = {name: value for name, value in os.environ.items() if not name.startswith(others)}
         done = subprocess.run(
             ["bash", "-e", "-o", "pipefail", "-c", line], cwd=self.slipway,
-            env={**mine, **environment, "NO_COLOR": "1"},
+            env={**mine, "SOPS_AGE_KEY_FILE": str(self.home / "keys.txt"), **environment, "NO_COLOR": "1"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900,
             check=False,
         )  # fmt: skip
@@ -167,16 +168,15 @@ def test_what_was_left_to_do_is_what_site_yml_refuses(somebody: Newcomer) -> Non
         f" --workflow none --key {somebody.lab.keys / 'admin.pub'} --networks 198.51.100.7 --email ops@acme.io --yes"
     ).stdout
     assert "group_vars/staging/tls.yml:6: read https://letsencrypt.org/repository" in said
-    vault = "export ANSIBLE_VAULT_IDENTITY_LIST=staging@.vault/staging"
     refused = somebody.type(
-        f"source .venv/bin/activate && {vault} && ! ansible-playbook -i inventories/staging playbooks/site.yml"
+        "source .venv/bin/activate && ! ansible-playbook -i inventories/staging playbooks/site.yml"
     ).stdout
     assert "tls_acme_agree_terms" in refused
     assert "UNREACHABLE" not in refused
 
 
 def test_the_workflow_releases_the_next_commit_with_the_deploy_key_alone(somebody: Newcomer) -> None:
-    """Its steps' shell, as a runner runs it: without the vault's password, in checkouts of the commits it names."""
+    """Its steps' shell, as a runner runs it: without a key to the secrets, in checkouts of the commits it names."""
     workflow = somebody.app / ".github/workflows/deploy.yml"
     somebody.type(f"bin/init --pin --workflow {workflow} --known-hosts {somebody.known_hosts}")
     urls = somebody.app / "web/ledger/urls.py"
@@ -204,6 +204,7 @@ def test_the_workflow_releases_the_next_commit_with_the_deploy_key_alone(somebod
         **found["env"],
         "RUNNER_TEMP": str(temporary),
         "GITHUB_OUTPUT": str(output),
+        "SOPS_AGE_KEY_FILE": str(runner / "no-key"),
         "DEPLOY_KEY": (somebody.slipway / ".vault/production-deploy-key").read_text().rstrip("\n"),
     }
     for step in found["jobs"]["deploy"]["steps"]:

@@ -31,7 +31,7 @@ import yaml
 
 from lab.state import Lab
 from tests import newcomer
-from tests.outside import context, play, secrets
+from tests.outside import context, play
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache/foreign"
@@ -169,11 +169,9 @@ class Foreign:
         if not self.home.exists():
             self.home.mkdir(parents=True)
             newcomer.git(self.home, "init", "-q")
-        found = secrets(lab)
         self.variables = {
-            "vault_database_password": found["postgres_app_password"],
-            "vault_redis_password": found["redis_app_password"],
-            "vault_secret_key": found["django_secret_key"],
+            # What the lab has for the bookshop.
+            "app_secrets": {},
             # What group_vars/lab says of the bookshop.
             "app_django_settings_module": "", "app_wsgi": "", "app_requirements": "", "app_health_path": "",
             "app_liveness_path": "", "app_celery_app": "", "app_settings_schema": {},

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,21 +20,24 @@ NOBODY = ["-e", "ansible_host=127.0.0.1", "-e", "ansible_port=1"]
 
 
 @pytest.fixture(scope="module")
-def slipway(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def slipway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("newcomer")
     root, app = newcomer.write_slipway(place / "slipway"), newcomer.write_app(place / "ledger")
     words = [
         "--domain", "ledger.acme.io", "--host", "203.0.113.7", "--app", str(app), "--key", PUBLIC,
         "--networks", "198.51.100.7", "--email", "ops@acme.io", "--agree-terms", "--yes",
     ]  # fmt: skip
-    assert cli.main(words, root) == 0
-    return root
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SOPS_AGE_KEY_FILE", str(place / "keys.txt"))
+        assert cli.main(words, root) == 0
+        yield root
 
 
-def run(root: Path, program: str, *words: str, password: bool = True) -> subprocess.CompletedProcess[str]:
+def run(root: Path, program: str, *words: str, key: bool = True) -> subprocess.CompletedProcess[str]:
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "SLIPWAY_"))}
-    if password:
-        mine["ANSIBLE_VAULT_IDENTITY_LIST"] = "production@.vault/production"
+    if not key:
+        mine["HOME"] = str(root.parent / "nobody")
+        mine = {name: value for name, value in mine.items() if not name.startswith("SOPS_")}
     return subprocess.run(
         [str(Path(sys.executable).with_name(program)), *words], cwd=root, env={**mine, "ANSIBLE_NOCOLOR": "1"},
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
@@ -47,14 +51,22 @@ def test_every_variable_of_site_yml_is_there(slipway: Path) -> None:
     assert "[WARNING]" not in done.stderr
 
 
-def test_a_deploy_needs_no_vault_password(slipway: Path) -> None:
+def test_a_deploy_needs_no_key_to_the_secrets(slipway: Path) -> None:
     app = slipway.parent / "ledger"
     packed = run(slipway, "python", "bin/pack", "--repo", str(app), "--path", "web", "--name", "ledger", "--json")
     artifact = json.loads(packed.stdout)["artifact"]
     words = ["-i", "inventories/production", "playbooks/deploy.yml", *NOBODY, "-e", f"release_artifact={artifact}"]
-    done = run(slipway, "ansible-playbook", *words, password=False)
+    done = run(slipway, "ansible-playbook", *words, key=False)
     assert "UNREACHABLE" in done.stdout, done.stdout + done.stderr
-    assert "vault" not in (done.stdout + done.stderr).lower()
+    assert "secrets" not in (done.stdout + done.stderr).lower()
+
+
+def test_site_yml_without_the_key_is_refused_before_a_host_is_asked(slipway: Path) -> None:
+    done = run(slipway, "ansible-playbook", "-i", "inventories/production", "playbooks/site.yml", *NOBODY, key=False)
+    said = " ".join(done.stdout.split())
+    assert done.returncode != 0
+    assert "No key here opens secrets/production.sops.yml" in said
+    assert "UNREACHABLE" not in said
 
 
 @pytest.mark.parametrize(("answer", "code", "seen"), [("198.51.100.9", 0, "198.51.100.9"), ("", 255, "192.0.2.4/32")])

@@ -236,10 +236,18 @@ def test_what_is_secret_goes_by_where_it_comes_from_and_by_its_name() -> None:
         "PAGE_SIZE": "20",
         "MAIL": "{{ vault_mail }}",
         "API_TOKEN": "x",
+        "URL": "postgres://{{ secrets.postgres_app_password }}@db",
     }
-    found = [each["what"] for each in leaving.secrets("deployer", settings, "production")]
-    assert found == ["API_TOKEN (app_settings)", "DATABASE_URL (app_settings)", "MAIL (app_settings)"]
-    more = leaving.secrets("admin", settings, "production")
+    kept = leaving.Kept("sops edit production", "sops updatekeys production", ["STRIPE"])
+    found = [each["what"] for each in leaving.secrets("deployer", settings, "production", kept)]
+    assert found == [
+        "API_TOKEN (app_settings)",
+        "DATABASE_URL (app_settings)",
+        "MAIL (app_settings)",
+        "URL (app_settings)",
+        "STRIPE (app_secrets)",
+    ]
+    more = leaving.secrets("admin", settings, "production", kept)
     assert len(more) > len(found)
     assert all("production" in each["rotate"] or "ssh_host" in each["rotate"] for each in more)
 

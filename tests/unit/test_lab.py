@@ -155,36 +155,46 @@ def test_secrets_are_kept_and_lie_nowhere_in_the_clear(filled: Lab) -> None:
     again = Secrets(filled)
     again.ensure_passwords()
     assert again.values == values
-    secret = [value for name, value in values.items() if not name.endswith("_certificate")]
-    assert len(secret) >= 7
+    secret = [value for name, value in values.items() if not name.endswith("_certificate") and name != "app"]
+    secret += values["app"].values()
+    assert len(secret) >= 8
     for path in filled.directory.rglob("*"):
         if path.is_file():
             assert not any(value in path.read_text() for value in secret), path.name
 
 
 def test_private_files_are_their_owners_alone(filled: Lab) -> None:
-    private = [filled.vault_password, filled.secrets, filled.inventory_file, *filled.keys.glob("[!.]*[!b]")]
+    private = [filled.age_key, filled.secrets, filled.inventory_file, *filled.keys.glob("[!.]*[!b]")]
     for path in private:
         if path.suffix != ".pub":
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
 
 
-def test_ansible_opens_the_vaulted_values(filled: Lab) -> None:
+def test_ansible_opens_what_the_inventory_names(filled: Lab) -> None:
     values = Secrets(filled).values
     script = filled.directory / "inventory.sh"
     script.write_text(f"#!/bin/sh\ncat {filled.inventory_file}\n")
     script.chmod(0o755)
+    play = filled.directory / "play.yml"
+    shown = "[app_secrets, redis_app_password, postgresql_tls_private_key, tls_certificate, lab_stranger_private_key]"
+    files_of = ", ".join(
+        str(ROOT / f"group_vars/{name}.yml")
+        for name in ("all/main", "lab/main", "lab/redis", "lab/postgresql", "lab/tls")
+    )
+    play.write_text(
+        f"- hosts: data1\n  gather_facts: false\n  vars_files: [{files_of}]\n"
+        f"  tasks:\n    - copy: {{dest: {filled.directory}/seen, mode: '0600',"
+        f" content: '{{{{ {shown} | to_json }}}}'}}\n"
+    )
     done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-inventory"), "-i", script, "--host", "data1",
-         "--vault-password-file", filled.vault_password],
-        capture_output=True, text=True, check=True,
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", script, "-c", "local", play],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    variables = json.loads(done.stdout)
-    assert variables["lab_secrets"]["redis_app_password"] == {
-        "__ansible_vault": variables["lab_secrets"]["redis_app_password"]["__ansible_vault"]
-    }
-    assert variables["lab_ca_certificate"] == values["ca_certificate"]
-    assert variables["lab_stranger_certificate"] == values["stranger_data1_certificate"]
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((filled.directory / "seen").read_text()) == [
+        values["app"], values["redis_app_password"], values["data1_private_key"], values["data1_certificate"],
+        values["stranger_data1_private_key"],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("account", "key"), [("root", "provider"), ("ops", "admin"), ("deployer", "deploy")])

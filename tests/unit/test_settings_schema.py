@@ -44,7 +44,7 @@ def test_all_is_told_at_once_and_no_value_is_told():
     for beginning in (
         "DATABASE_URL is not a URL of PostgreSQL",
         "GREETING ends with a blank",
-        "GREETNIG is in app_settings and not in app_settings_schema: did you mean GREETING?",
+        "GREETNIG is in app_settings, or a secret of the app, and not in app_settings_schema: did you mean GREETING?",
         "RELEASE_ID is set by the release itself",
         "SENTRY_DSN is not set, and production needs it (Where errors go)",
     ):

@@ -11,26 +11,28 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.parsing.vault import VaultLib, VaultSecret
 from cryptography import x509
 
-from starter import asking, cli, keeping, workflow
-from starter.answers import Wrong
+from plugins.secrets import age
+from plugins.secrets.sops import Sops
+from starter import asking, cli, workflow
 from tests import newcomer
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHtAqZqnoVbcXeueJ4WWwA3dfKndjOgOjEkskLNZMp1X me@laptop"
 
 
-class _Loader(yaml.SafeLoader):
-    """What Ansible reads, vaulted values as they are."""
-
-
-_Loader.add_constructor("!vault", lambda _loader, node: {"vaulted": node.value})
-
-
 def load(path: Path) -> dict:
-    return yaml.load(path.read_text(), Loader=_Loader)  # noqa: S506
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Somebody who has no key of age yet."""
+    for name in ("SOPS_AGE_KEY", "SOPS_AGE_KEY_FILE", "SOPS_AGE_KEY_CMD", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
 
 
 @pytest.fixture
@@ -84,8 +86,9 @@ def test_it_writes_what_a_run_reads(slipway: Path, app: Path, words: list[str], 
     assert variables["app_domain"] == "ledger.acme.io"
     assert variables["app_operator_networks"] == ["198.51.100.7/32"]
     assert variables["bootstrap_admin_public_keys"] == [PUBLIC]
-    assert variables["app_settings"]["SECRET_KEY"] == "{{ vault_django_secret_key }}"
-    assert variables["app_settings"]["DATABASE_URL"].startswith("postgres://app:{{ vault_postgres_app_password")
+    assert variables["secrets_source"] == {"kind": "sops", "file": "secrets/production.sops.yml"}
+    assert "SECRET_KEY" not in variables["app_settings"]
+    assert variables["app_settings"]["DATABASE_URL"].startswith("postgres://app:{{ secrets.postgres_app_password")
     assert "REDIS_URL" not in variables["app_settings"]
     assert (variables["tls_acme_email"], variables["tls_acme_agree_terms"]) == ("ops@acme.io", True)
     assert "192.0.2." not in json.dumps(variables)
@@ -96,33 +99,37 @@ def test_it_writes_what_a_run_reads(slipway: Path, app: Path, words: list[str], 
     assert "--path web --name ledger" in said
 
 
-def test_what_is_secret_is_vaulted_or_out_of_gits_sight(slipway: Path, words: list[str]) -> None:
+def opened(slipway: Path, environment: str = "production") -> dict:
+    return Sops(slipway / f"secrets/{environment}.sops.yml").read()
+
+
+def test_what_is_secret_is_encrypted_or_out_of_gits_sight(slipway: Path, home: Path, words: list[str]) -> None:
     assert cli.main(words, slipway) == 0
-    password = (slipway / ".vault/production").read_text().strip()
-    opener = VaultLib([("production", VaultSecret(password.encode()))])
-    vaulted = load(slipway / "group_vars/production/vault.yml")
-    opened = {
-        name: opener.decrypt(value["vaulted"]).decode() for name, value in vaulted.items() if isinstance(value, dict)
-    }
-    assert set(opened) == {
-        "vault_django_secret_key", "vault_postgres_app_password", "vault_redis_app_password", "vault_data_private_key",
+    assert cli.main(words, slipway) == 0
+    found = opened(slipway)
+    assert set(found) == {
+        "app", "postgres_app_password", "redis_app_password", "data_private_key", "data_authority", "data_certificate",
     }  # fmt: skip
+    assert set(found["app"]) == {"SECRET_KEY"}
     listed = newcomer.git(slipway, "status", "--porcelain", "--untracked-files=all")
     assert ".vault" not in listed
+    assert "secrets/production.sops.yml" in listed
+    key = home / ".config/sops/age/keys.txt"
+    secret = [found["app"]["SECRET_KEY"], *(found[name] for name in set(found) - {"app"}), key.read_text().split()[-1]]
     for path, text in files(slipway).items():
         if not path.startswith(".vault/"):
-            assert not any(value.strip() in text for value in [*opened.values(), password])
-    for name in ("production", "production-deploy-key"):
-        assert (slipway / ".vault" / name).stat().st_mode & 0o777 == 0o600
+            assert not any(value.strip() in text for value in secret), path
+    for path in (key, slipway / ".vault/production-deploy-key"):
+        assert path.stat().st_mode & 0o777 == 0o600
     public = (slipway / ".vault/production-deploy-key.pub").read_text().strip()
     assert load(slipway / "group_vars/production/deployers.yml")["deployers_public_keys"] == [public]
 
 
 def test_the_certificate_is_of_its_authority_and_for_localhost(slipway: Path, words: list[str]) -> None:
     assert cli.main(words, slipway) == 0
-    vaulted = load(slipway / "group_vars/production/vault.yml")
-    authority = x509.load_pem_x509_certificate(vaulted["vault_data_authority"].encode())
-    certificate = x509.load_pem_x509_certificate(vaulted["vault_data_certificate"].encode())
+    found = opened(slipway)
+    authority = x509.load_pem_x509_certificate(found["data_authority"].encode())
+    certificate = x509.load_pem_x509_certificate(found["data_certificate"].encode())
     certificate.verify_directly_issued_by(authority)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
@@ -151,27 +158,59 @@ def test_what_somebody_wrote_is_written_over_by_force_alone(
 
 def test_a_secret_that_is_there_is_kept_by_force_as_well(slipway: Path, words: list[str]) -> None:
     assert cli.main(words, slipway) == 0
-    vault = slipway / "group_vars/production/vault.yml"
-    vault.write_text(vault.read_text() + "vault_mine: !vault |\n  $ANSIBLE_VAULT;1.2;AES256;production\n  00\n")
-    before = vault.read_text()
+    Sops(slipway / "secrets/production.sops.yml").set({"mine": "x", "app": {"STRIPE_KEY": "y"}})
+    before = (slipway / "secrets/production.sops.yml").read_text()
     assert cli.main([*words, "--force", "--domain", "other.acme.io"], slipway) == 0
-    assert vault.read_text() == before
+    assert (slipway / "secrets/production.sops.yml").read_text() == before
 
 
-def test_a_vault_without_its_password_is_not_added_to(
-    slipway: Path, words: list[str], capsys: pytest.CaptureFixture
+def test_secrets_that_no_key_opens_are_not_added_to(
+    slipway: Path, home: Path, words: list[str], capsys: pytest.CaptureFixture
 ) -> None:
     assert cli.main(words, slipway) == 0
-    (slipway / ".vault/production").write_text("another\n")
+    before = files(slipway)
+    key = home / ".config/sops/age/keys.txt"
+    key.rename(home / "elsewhere")
+    assert cli.main([*words, "--force", "--domain", "other.acme.io"], slipway) == 1
+    assert "No key here opens secrets/production.sops.yml" in capsys.readouterr().err
+    assert not key.exists()
+    key.write_text("AGE-PLUGIN-YUBIKEY-1QQ\n")
     assert cli.main(words, slipway) == 1
-    assert "does not open" in capsys.readouterr().err
-    (slipway / ".vault/production").unlink()
+    assert "has no key of age" in capsys.readouterr().err
+    assert files(slipway) == before
+
+
+@pytest.mark.parametrize("how", ["SOPS_AGE_KEY_FILE", "SOPS_AGE_KEY", "usual"])
+def test_a_key_that_is_there_is_used(
+    slipway: Path, home: Path, words: list[str], how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = home / ".config/sops/age/keys.txt"
+    file = usual if how == "usual" else home / "mine.txt"
+    recipient = age.new_key(file, "mine")
+    if how != "usual":
+        monkeypatch.setenv(how, str(file) if how.endswith("FILE") else file.read_text().split()[-1])
+    assert cli.main(words, slipway) == 0
+    assert Sops(slipway / "secrets/production.sops.yml").readers() == [recipient]
+    assert recipient in (slipway / ".sops.yaml").read_text()
+    assert usual.exists() == (how == "usual")
+
+
+def test_rules_of_ones_own_say_who_opens_the_secrets(
+    slipway: Path, home: Path, words: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    mine = age.new_key(home / ".config/sops/age/keys.txt", "mine")
+    colleague = age.made("a colleague's")[0]
+    rules = slipway / ".sops.yaml"
+    rules.write_text("creation_rules:\n  - {path_regex: elsewhere, age: " + colleague + "}\n")
     assert cli.main(words, slipway) == 1
-    assert "put it into" in capsys.readouterr().err
-    file = slipway / "whole.yml"
-    file.write_text("$ANSIBLE_VAULT;1.1;AES256\n00\n")
-    with pytest.raises(Wrong, match="encrypted as a whole"):
-        keeping.Vault(file, slipway / ".vault/production", "production")
+    assert "a rule for secrets/production.sops.yml in .sops.yaml" in capsys.readouterr().err
+    rules.write_text(f"creation_rules:\n  - path_regex: secrets/\n    age: {colleague}\n")
+    assert cli.main(words, slipway) == 1
+    assert f"add your recipient there, {mine}" in capsys.readouterr().err
+    assert not (slipway / ".vault").exists()
+    rules.write_text(f"creation_rules:\n  - path_regex: secrets/\n    age: {colleague},{mine}\n")
+    assert cli.main(words, slipway) == 0
+    assert Sops(slipway / "secrets/production.sops.yml").readers() == [colleague, mine]
 
 
 def test_managed_services_are_let_out_to_and_nobody_is_a_stand_in(slipway: Path, words: list[str]) -> None:
@@ -189,8 +228,9 @@ def test_managed_services_are_let_out_to_and_nobody_is_a_stand_in(slipway: Path,
     ]  # fmt: skip
     assert not any("s3cret" in text for text in files(slipway).values())
     assert (
-        load(slipway / "group_vars/production/main.yml")["app_settings"]["DATABASE_URL"] == "{{ vault_database_url }}"
+        load(slipway / "group_vars/production/main.yml")["app_settings"]["DATABASE_URL"] == "{{ secrets.database_url }}"
     )
+    assert opened(slipway)["database_url"] == urls[1]
 
 
 @pytest.mark.parametrize(
@@ -353,7 +393,7 @@ def test_staging_stands_beside_production(slipway: Path, app: Path, words: list[
         "staging.acme.io": {"ansible_host": "203.0.113.7"}
     }
     assert (app / ".github/workflows/deploy-staging.yml").is_file()
-    assert (slipway / ".vault/staging").read_text() != (slipway / ".vault/production").read_text()
+    assert opened(slipway)["app"] != opened(slipway, "staging")["app"]
 
 
 def test_what_is_written_lints(slipway: Path, app: Path, words: list[str]) -> None:

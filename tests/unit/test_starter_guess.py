@@ -216,11 +216,12 @@ def test_the_settings_are_read_and_not_run(settings: environment.Environment) ->
 
 def test_each_name_is_handed_what_it_is_for(settings: environment.Environment) -> None:
     hands = handed.hand(settings, redis=True, database_url=False, redis_url=False)
-    assert hands.settings["APP_KEY"] == "{{ vault_django_secret_key }}"
+    assert hands.made == ["APP_KEY"]
+    assert "APP_KEY" not in hands.settings
     assert hands.settings["HOSTNAMES"] == "{{ app_domain }}"
     assert hands.settings["DEBUG"] == "0"
     assert hands.settings["DB_NAME"] == "app"
-    assert hands.settings["DB_PASSWORD"] == "{{ vault_postgres_app_password }}"
+    assert hands.settings["DB_PASSWORD"] == "{{ secrets.postgres_app_password }}"
     assert hands.settings["DB_HOST"] == "localhost"
     # What has no address of its own to say so in is verified all the same.
     assert hands.settings["PGSSLMODE"] == "verify-full"
@@ -231,7 +232,7 @@ def test_each_name_is_handed_what_it_is_for(settings: environment.Environment) -
         == "{{ undef(hint='set STRIPE_KEY: site/settings.py:12 reads it and has no default') }}"
     )
     assert sorted(hands.optional) == ["MAIL_HOST", "SENTRY_DSN", "SMTP_HOST", "SMTP_PORT"]
-    assert not any("vault_" in value for value in hands.build.values())
+    assert not any("secrets" in value for value in hands.build.values())
 
 
 def test_what_an_apps_author_wrote_is_never_a_template(app: Path) -> None:

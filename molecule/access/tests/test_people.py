@@ -223,9 +223,9 @@ def test_a_leaver_is_out_with_all_that_ran(crew, joined, app1):
     assert (shadow[1], shadow[7]) == ("*", "1")
     assert app1.user(alice).shell == "/usr/sbin/nologin"
     said = " ".join(done.stdout.split())
-    for name in ("DJANGO_SECRET_KEY", "DATABASE_URL", "REDIS_URL"):
-        assert f"{name} (app_settings)" in said
-    assert "ansible-vault edit" in said
+    for name in ("DJANGO_SECRET_KEY (app_secrets)", "DATABASE_URL (app_settings)", "REDIS_URL (app_settings)"):
+        assert name in said
+    assert "sops edit" in said
     assert "password manager" in said
 
 

@@ -50,7 +50,7 @@ def apply(lab, repository):
         words = ["-i", str(ROOT / "inventories/lab"), "playbooks/site.yml", "--tags", "base", "--limit", "data1"]
         environment = {
             **os.environ, "ANSIBLE_CONFIG": str(repository / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
-            "SLIPWAY_LAB": lab["name"], "ANSIBLE_VAULT_PASSWORD_FILE": str(ROOT / "lab/vault-password"),
+            "SLIPWAY_LAB": lab["name"],
         }  # fmt: skip
         done = subprocess.run(
             [str(program), *words],

@@ -120,10 +120,3 @@ def test_the_key_of_fingerprints_is_roots_alone(app1):
     assert len(key.content_string.strip()) == 64
     for user in ("app", "deployer", "www-data"):
         assert app1.run(f"runuser -u {user} -- cat /etc/app/fingerprint.key").rc != 0, user
-
-
-def test_the_vault_is_closed_in_the_checkout(lab):
-    """The lab's secrets lie encrypted even there."""
-    secrets = Path(lab["reports"]).parent / "secrets.yml"
-    assert "$ANSIBLE_VAULT" in secrets.read_text()
-    assert "postgres://" not in secrets.read_text()

@@ -180,7 +180,7 @@ def _unasked(config: Config, reference: Reference, failed: CommandFailed) -> Ref
     if "unauthorized" in said or "authentication required" in said or "denied" in said:
         have = config.image_credentials.is_file()
         why = "does not let this host in" + ("" if have else ", which has no credentials")
-        hint = "set release_image_credentials in a vault and run site.yml"
+        hint = "set release_image_credentials (docs/ops/images.md) and run site.yml"
     elif "manifest unknown" in said or "not found" in said or "name unknown" in said:
         return Absent(
             f"{reference.registry} has no {reference}: push it, or name another; what is live was not touched."
