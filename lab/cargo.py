@@ -187,6 +187,18 @@ class Migration(migrations.Migration):
 '''
 
 
+# One worker has loaded the app at once, the others three seconds later.
+UNEVEN = """
+import os  # noqa: E402
+import time  # noqa: E402
+
+try:
+    os.close(os.open(os.path.join(os.environ["HOME"], "first"), os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    time.sleep(3)
+"""
+
+
 def replace(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     if old not in text:
@@ -306,6 +318,10 @@ def sour(app: Path, _number: str) -> None:
     )
 
 
+def uneven(app: Path, _number: str) -> None:
+    append(app / "config" / "wsgi.py", UNEVEN)
+
+
 def featherweight(app: Path, number: str) -> None:
     replace(app / "config" / "wsgi.py", 'VERSION = "0"', f'VERSION = "{number}"')
     # Its requirements are the bookshop's own server and nothing else, hashes included.
@@ -335,6 +351,7 @@ VARIANTS: dict[str, tuple[Path, Callable[[Path, str], None]]] = {
     "crash": (BOOKSHOP, crash),
     "hang": (BOOKSHOP, hang),
     "sour": (BOOKSHOP, sour),
+    "uneven": (BOOKSHOP, uneven),
     "featherweight": (FEATHERWEIGHT, featherweight),
 }
 NUMBERED = (

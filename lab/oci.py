@@ -42,7 +42,7 @@ BUNDLE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 # Of a host: a shell, Python, flock, the libraries of all of them, and what Celery asks of the clock.
 BASE = """
 cd / && tar --create --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner \
-  bin lib lib64 sbin usr/bin/sh usr/bin/dash usr/bin/env usr/bin/flock usr/bin/python3 usr/bin/python3.11 \
+  bin lib lib64 sbin usr/bin/sh usr/bin/dash usr/bin/env usr/bin/flock usr/bin/nice usr/bin/python3 usr/bin/python3.11 \
   usr/lib/python3 usr/lib/python3.11 usr/lib64 $(ls -d usr/lib/*-linux-gnu*/*.so*) usr/lib/locale/C.utf8 \
   usr/share/zoneinfo/UTC usr/share/zoneinfo/Etc/UTC \
   etc/ld.so.cache etc/ld.so.conf etc/ld.so.conf.d etc/nsswitch.conf etc/ssl/openssl.cnf etc/passwd etc/group

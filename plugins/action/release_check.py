@@ -266,6 +266,15 @@ def check_watch(value: Any) -> None:
         )
 
 
+def check_warm_up(paths: Any) -> None:
+    for path in paths or []:
+        if not isinstance(path, str) or not smoke.PATH.fullmatch(path):
+            raise Refused(
+                f"release_warm_up_paths has {short(str(path))}, not a path (it begins with / and has no blanks):"
+                f" {smoke.WHERE}."
+            )
+
+
 HOST_KEY = re.compile(r"(ssh-ed25519|ssh-rsa|ecdsa-sha2-\S+) [A-Za-z0-9+/]{40,}={0,3}( .*)?\s*")
 
 
@@ -299,13 +308,13 @@ def known_names(specs: Path = SPECS) -> set[str]:
 
 class ActionModule(ActionBase):
     """`release_check: {artifact: …}` for a deploy, `release_check: {id: …}` for a rollback; with either, or alone,
-    `smoke_tests` and `watch`. ``images`` is what hosts are told of releases from images.
+    `smoke_tests`, `warm_up` and `watch`. ``images`` is what hosts are told of releases from images.
 
     ``notices`` is who will be told: ``to``, within ``seconds``, with links into ``repository``.
     """
 
     _VALID_ARGS = frozenset(
-        ("artifact", "canary", "id", "image", "images", "notices", "restore_point", "smoke_tests", "watch")
+        ("artifact", "canary", "id", "image", "images", "notices", "restore_point", "smoke_tests", "warm_up", "watch")
     )
     _requires_connection = False
     _supports_check_mode = True
@@ -317,6 +326,7 @@ class ActionModule(ActionBase):
             check_names([str(name) for name in task_vars or {}], known_names())
             smoke.parse(arguments.get("smoke_tests", []))
             check_watch(arguments.get("watch", 0))
+            check_warm_up(arguments.get("warm_up"))
             check_canary(arguments.get("canary", 0))
             check_restore_point(dict(arguments.get("restore_point") or {}))
             check_images(dict(arguments.get("images") or {}))

@@ -167,6 +167,11 @@ def test_a_smoke_test_that_cannot_be_meant_is_refused_by_its_entry(monkeypatch):
     assert not run_check(monkeypatch, id="", smoke_tests=[{"path": "/"}], watch="120").get("failed")
 
 
+def test_a_warm_up_path_that_is_none_is_refused(monkeypatch):
+    assert not run_check(monkeypatch, id="", warm_up=["/", "/api/books/"]).get("failed")
+    assert "'books', not a path" in run_check(monkeypatch, id="", warm_up=["/", "books"])["msg"]
+
+
 @pytest.mark.parametrize("seconds", ["abc", "-1", 3601, 1.5, True, ""])
 def test_a_watch_that_is_no_number_of_seconds_is_refused(monkeypatch, seconds):
     answer = run_check(monkeypatch, id="", watch=seconds)

@@ -48,13 +48,13 @@ def refused(ops: Any, edge: Any, before: str) -> Callable[..., str]:
 
 
 @pytest.fixture
-def next_generation(app1: Any, ops: Any) -> Iterator[Callable[[str], str]]:
-    """Bound the generation that the next verb will start, and no other."""
+def next_generation(app1: Any, ops: Any) -> Iterator[Callable[..., str]]:
+    """Bound a process of the generation that the next verb will start, and of no other."""
     places = []
 
-    def bound(text: str) -> str:
+    def bound(text: str, process: str = "gunicorn") -> str:
         state = json.loads(app1.check_output("cat /var/lib/app/state.json"))
-        unit = f"gunicorn@{state['live']['release']}.{state['counter'] + 1}.service"
+        unit = f"{process}@{state['live']['release']}.{state['counter'] + 1}.service"
         places.append(f"/run/systemd/system/{unit}.d")
         app1.check_output(f"mkdir -p {places[-1]} && printf '[Service]\\n{text}\\n' > {places[-1]}/test.conf")
         app1.check_output("systemctl daemon-reload")
@@ -81,6 +81,20 @@ def test_a_new_instance_that_the_kernel_ends_for_its_memory_is_refused(
     message = refused()
     assert "did not start" in message or "failed its health gate" in message
     assert app1.run(f"systemctl is-active {unit}").rc != 0
+    assert edge.get("/").release == before
+
+
+@pytest.mark.failure("worker-fails")
+def test_a_worker_that_cannot_load_the_app_is_refused_before_the_web_is_switched(
+    refused: Any, next_generation: Any, edge: Any, before: str, app1: Any
+) -> None:
+    working = app1.check_output("systemctl list-units --plain --no-legend --state=active 'celery-worker@*'").split()[0]
+    # It is there for a second, and then it is not.
+    script = "sleep 1; echo ModuleNotFoundError: No module named cutlery; exit 1"
+    next_generation(f'ExecStart=\\nExecStart=/bin/sh -c "{script}"\\nRestart=no', "celery-worker")
+    message = refused()
+    assert f"The Celery worker of {before} did not start: ModuleNotFoundError: No module named cutlery" in message
+    assert app1.check_output(f"systemctl is-active {working}") == "active"
     assert edge.get("/").release == before
 
 

@@ -9,6 +9,9 @@ import time
 
 import pytest
 
+from lab import cargo as packing
+from molecule.conftest import LAB
+
 CONFIGURATION = "/etc/slipway/releasectl.json"
 REACHED = (
     "import os, socket, sys; socket.socket(socket.AF_UNIX).connect(os.environ['SLIPWAY_SOCKET']); import django;"
@@ -88,3 +91,21 @@ def test_the_apps_own_command_reaches_the_new_generation_with_its_settings(tell,
     assert run.code != 0
     assert f"failed: reached by {other['id']} in postgres. Outcome: nothing was switched" in run.closing
     assert ops.live() == live
+
+
+def test_the_switch_waits_for_the_last_worker(app1, ops, live):
+    """The gate is passed by the first one; the others would load the app while users wait for them."""
+    made = packing.variants(["uneven"], LAB)["uneven"]
+    run = ops.deploy(made["artifact"])
+    assert run.code == 0, run.output
+    at = float(app1.check_output("stat --format=%.9Y /run/app/current.sock"))
+    place = f"/run/app/{ops.status()['live']['generation']}"
+    loaded = [float(line) for line in app1.check_output(f"stat --format=%.9Y {place}/ready-*").split()]
+    workers = app1.check_output(f"pgrep --count --parent $(systemctl show --property=MainPID --value gunicorn@{place[9:]})")
+    assert len(loaded) == int(workers) > 1
+    assert max(loaded) - min(loaded) > 2, "they were not uneven"
+    assert max(loaded) < at
+    # And none is at the low priority at which it loaded.
+    assert set(app1.check_output("ps -C gunicorn -L -o ni=").split()) == {"0"}
+    assert ops.rollback().code == 0
+    assert ops.status()["live"]["release"] == live

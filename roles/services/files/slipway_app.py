@@ -4,9 +4,14 @@ An app that says so itself keeps its word. It is imported by SLIPWAY_APPLICATION
 project has none, as Django makes one of its settings.
 """
 
+import contextlib
+import gc
 import importlib
 import os
+import sys
+from pathlib import Path
 
+RUN = Path(os.environ["HOME"])  # the generation's own directory, until the app says otherwise
 RELEASE = os.environ["RELEASE_ID"]
 NAME = "X-Release"
 
@@ -57,3 +62,38 @@ def asgi(app):
 
 
 application = {"wsgi": wsgi, "asgi": asgi}[os.environ["SLIPWAY_INTERFACE"]](load(os.environ["SLIPWAY_APPLICATION"]))
+
+def load_lazy():
+    """Load now what Django loads at the first request: the URLs, with all that they import, and the template engines.
+
+    What is wrong with them is the requests' to say: the health gate asks some.
+    """
+    if "django" not in sys.modules:
+        return
+    from django import template, urls
+
+    # reverse() looks through all of them, those that are included as well.
+    for load_it in (lambda: urls.get_resolver().reverse_dict, template.engines.all):
+        with contextlib.suppress(Exception):
+            load_it()
+
+
+def before_forks():
+    """Loaded once for all workers (--preload): they get no open connection, and share what is in memory for longer.
+
+    Two processes on one connection would read each other's answers. Garbage collection writes to what it looks at, and so
+    has each worker copy it; what is there by now stays (gc.freeze).
+    """
+    if "django.db" in sys.modules:
+        sys.modules["django.db"].connections.close_all()
+    if "django.core.cache" in sys.modules:
+        sys.modules["django.core.cache"].close_caches()
+    gc.collect()
+    gc.freeze()
+
+
+load_lazy()
+if os.environ.get("SLIPWAY_PRELOAD"):
+    before_forks()
+# releasectl waits for this of each worker before it lets anybody in (warm.py).
+(RUN / f"ready-{os.getpid()}").touch()

@@ -48,12 +48,24 @@ def send(message, headers, exchange, routing_key, channel):
     channel.basic_publish(sent, exchange=exchange, routing_key=routing_key)
 
 
-def tell(text):
-    """Have `systemctl status` and `releasectl status` show it."""
+def notify(text):
+    """Say it to systemd, sd_notify(3)."""
     place = os.environ.get("NOTIFY_SOCKET", "")
     # Nobody may listen: that is no reason to stop working.
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-        notify.sendto(f"STATUS={text}".encode(), "\0" + place[1:] if place.startswith("@") else place)
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.sendto(text.encode(), "\0" + place[1:] if place.startswith("@") else place)
+
+
+class Loaded(bootsteps.StartStopStep):
+    """Tells systemd that the app is loaded and the children are there, so that whoever starts this unit waits for it.
+
+    Not for the broker: the worker waits for it by itself, and a broker that is away is no reason to refuse a release.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def start(self, _worker):
+        notify("READY=1")
 
 
 class Aside(bootsteps.StartStopStep):
@@ -111,7 +123,9 @@ class Aside(bootsteps.StartStopStep):
         self.show()
 
     def show(self):
-        tell(f"{self.unknown} tasks of names that this release does not know are set aside" if self.unknown else "")
+        """Have `systemctl status` and `releasectl status` tell it."""
+        said = f"{self.unknown} tasks of names that this release does not know are set aside" if self.unknown else ""
+        notify(f"STATUS={said}")
 
     def look(self):
         """Go through the queue when there is other in it than this worker has seen."""
@@ -196,6 +210,7 @@ class Limit:
 def attach(sender, **_more):
     """Before the worker is put together, when it has the app and the app its settings."""
     app = sender.app
+    app.steps["worker"].add(Loaded)
     app.steps["consumer"].add(Aside)
     limit = Limit(app.conf)
     signals.worker_shutting_down.connect(limit.begin, weak=False)

@@ -58,6 +58,9 @@ class FakeSystemd:
     def control_groups(self, units: Iterable[str]) -> dict[str, int]:
         return {f"/system.slice/app.slice/{unit}": 2**20 for unit in units if self.states.get(unit) == "active"}
 
+    def main_pid(self, unit: str) -> int:  # noqa: ARG002
+        return 0
+
     def told(self, unit: str) -> str:
         return self.words.get(unit, "")
 

@@ -110,6 +110,8 @@ class Config:
     health_timeout: int = 30
     health_successes: int = 2
     health_failures: int = 5
+    # What a new generation is asked until its workers are warm (warm.py).
+    warm_up_paths: tuple[str, ...] = ("/",)
     # What a new generation is asked on its own socket before it may go live (see smoke.py), and the app's own command.
     smoke_tests: list[dict[str, object]] = field(default_factory=list)
     smoke_command: tuple[str, ...] = ()

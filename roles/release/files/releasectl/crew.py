@@ -37,12 +37,16 @@ def is_job(unit: Unit) -> bool:
     return unit.process.startswith(JOB)
 
 
-def take_over(lifecycle: Lifecycle, generation: Generation) -> None:
-    """New workers first, so that no task of a new name meets an old worker; then the old ones stop consuming."""
+def take_over(lifecycle: Lifecycle, generation: Generation, wait: bool = True) -> None:
+    """New workers first, so that no task of a new name meets an old worker; then the old ones stop consuming.
+
+    With ``wait`` the old ones work until the new ones have loaded the app, and one that cannot is refused. Without,
+    once requests go to the new generation, nobody waits: its workers start beside.
+    """
     for process in workers(lifecycle.config):
         unit = unit_name(process, generation)
         lifecycle.say(f"handing the queues over to {unit}")
-        if not lifecycle.systemd.start(unit):
+        if not lifecycle.systemd.start(unit, block=wait):
             name = TITLES.get(process, f"process {process}")
             raise Refusal(
                 f"The {name} of {generation.release} did not start: {lifecycle.last_words(unit)}",
@@ -55,9 +59,9 @@ def take_over(lifecycle: Lifecycle, generation: Generation) -> None:
 
 def move(lifecycle: Lifecycle, generation: Generation) -> None:
     """Exactly one of each single: the old one is told to stop, and the new one's launcher waits for the lock that the
-    old one holds as long as it lives.
+    old one holds as long as it lives. Nobody waits for it here either.
     """
     for process in singles(lifecycle.config):
         old = [u for u in lifecycle.systemd.units() if u.process == process and u.generation != generation]
         lifecycle.systemd.stop((u.name for u in old), block=False)
-        lifecycle.systemd.start(unit_name(process, generation))
+        lifecycle.systemd.start(unit_name(process, generation), block=False)

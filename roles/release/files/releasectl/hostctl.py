@@ -7,7 +7,7 @@ import sys
 import time
 
 from . import app as apps
-from . import drain, manage, record, store
+from . import drain, manage, record, store, warm
 from .cli import ENVIRONMENT, execute
 from .config import Config
 from .door import Door
@@ -17,8 +17,10 @@ from .lifecycle import APP_SERVICE, Lifecycle
 from .lock import Locks
 from .names import Generation, release_id
 from .settings import Settings
+from .state import Store
 from .systemd import JOB, RUNNING, Systemd, telling, unit_name
 
+LAST = 19  # the lowest priority there is, setpriority(2)
 BOOT_WAIT = 300.0  # seconds that app.service waits for a running verb
 
 
@@ -28,7 +30,11 @@ def write_environment(config: Config, generation: str) -> int:
     """
     parsed = Generation.parse(generation)
     settings = Settings.of(config)
-    settings.write_environment(str(parsed), settings.pinned(parsed), apps.launch(config, parsed.release))
+    more = apps.launch(config, parsed.release)
+    intent = Store(config.state).read().intent
+    if intent is not None and intent.generation == parsed:
+        more["SLIPWAY_NICE"] = str(warm.NICE)
+    settings.write_environment(str(parsed), settings.pinned(parsed), more)
     return 0
 
 
@@ -59,6 +65,10 @@ def drain_generation(config: Config, generation: str) -> int:
         return 0  # nothing took its place, so there is nothing to wait for
     if not drain.wait(socket, config.drain_timeout):
         print(f"still connected after {config.drain_timeout} s: stopping gracefully all the same")
+        return 0
+    # Nobody waits for it any more, and what has to be put away when it ends takes processors from those that serve.
+    main = int(os.environ.get("MAINPID", "0"))
+    warm.give_priority(main, LAST)
     return 0
 
 

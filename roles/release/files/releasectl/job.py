@@ -24,7 +24,7 @@ LOG = "log"
 SANDBOX = (
     *CONFINED,
     "ProtectSystem=full",
-    "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER",
+    "CapabilityBoundingSet=CAP_CHOWN CAP_DAC_OVERRIDE CAP_FOWNER CAP_SYS_NICE",
     # It talks to systemd and to generations, both by sockets that are files.
     "PrivateNetwork=yes",
     "RestrictAddressFamilies=AF_UNIX",

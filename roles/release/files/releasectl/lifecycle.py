@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import app as apps
-from . import budget, build, crew, dropin, health, needs, trial, verification
+from . import budget, build, crew, dropin, health, needs, trial, verification, warm
 from .config import Config
 from .errors import Refusal
 from .events import timestamp
@@ -107,15 +107,22 @@ class Lifecycle:
         return generation, self.settings.pin(generation, settings)
 
     def _gate(self, generation: Generation) -> None:
-        """Start gunicorn on its own socket and let it prove itself; on refusal the journal is attached."""
-        unit = unit_name(GUNICORN, generation)
+        """Start gunicorn on its own socket, let it prove itself and get warm."""
+        unit, config = unit_name(GUNICORN, generation), self.config
+        path = apps.of(config, generation.release).health_path
+        with warm.at_low_priority(lambda: self.systemd.main_pid(unit)):
+            self._prove(generation, unit, path)
+            main = self.systemd.main_pid(unit)
+            warm.up(config.generation_socket(generation), main, path, config.warm_up_paths, config.domain, self.say)
+
+    def _prove(self, generation: Generation, unit: str, path: str) -> None:
+        """Start a unit and hold its answers against the health gate; on refusal the journal is attached."""
         config = self.config
         self.say(f"starting {unit}")
         if not self.systemd.start(unit):
             raise Refusal(
                 f"{generation.release} did not start: {self.last_words(unit)}", journal=self.systemd.journal(unit)
             )
-        path = apps.of(config, generation.release).health_path
         self.say(f"waiting for {health.asked(path)} on its own socket")
         try:
             health.gate(
@@ -257,7 +264,7 @@ class Lifecycle:
     def settle(self, generation: Generation) -> None:
         """Make the processes agree with the live generation."""
         self._stop_other(generation, GUNICORN)
-        crew.take_over(self, generation)
+        crew.take_over(self, generation, wait=False)
         crew.move(self, generation)
         self._stop_other(generation)
         if self.systemd.active(APP_SERVICE) != "active":
@@ -338,7 +345,9 @@ class Lifecycle:
             passed = live == intent.release
         if passed:
             if GUNICORN in self.config.processes:
-                self.systemd.start(unit_name(GUNICORN, intent.generation))
+                unit = unit_name(GUNICORN, intent.generation)
+                self.systemd.start(unit)
+                warm.give_priority(self.systemd.main_pid(unit), warm.USUAL)
             self._commit(state, intent.generation)
             done.append(f"an interrupted {intent.verb} of {intent.release} was carried to its end")
         else:

@@ -171,6 +171,11 @@ class Systemd:
         """The ActiveState of one unit."""
         return run(["systemctl", "show", "--property=ActiveState", "--value", unit]).stdout.strip()
 
+    def main_pid(self, unit: str) -> int:
+        """The unit's main process; 0 when it has none."""
+        shown = run(["systemctl", "show", "--property=MainPID", "--value", unit]).stdout.strip()
+        return int(shown or 0)
+
     def told(self, unit: str) -> str:
         """What the unit's main process last said of itself; empty when that is nothing."""
         return run(["systemctl", "show", "--property=StatusText", "--value", unit]).stdout.strip()
