@@ -42,9 +42,9 @@ CONTROLLER_RUNS = 4
 # How long the old generation may take to finish what it has in hand, in seconds.
 PATIENCE = 120
 
-# At 200 requests a second, of which a hundredth takes 2 s, those always hold four threads, and a worker takes connections
-# whether or not one of its own is free: with eight in each, four slow ones in one worker keep nobody waiting, whatever
-# is switched. The same for both kinds of release.
+# At 200 requests a second, of which a hundredth takes 2 s, those always hold four threads, and a worker takes
+# connections whether or not one of its own is free: with eight in each, four slow ones in one worker keep nobody
+# waiting, whatever is switched. The same for both kinds of release.
 THREADS = 8
 # As an operator has it for an app that bears it.
 PRELOAD = True

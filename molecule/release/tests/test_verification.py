@@ -101,7 +101,9 @@ def test_the_switch_waits_for_the_last_worker(app1, ops, live):
     at = float(app1.check_output("stat --format=%.9Y /run/app/current.sock"))
     place = f"/run/app/{ops.status()['live']['generation']}"
     loaded = [float(line) for line in app1.check_output(f"stat --format=%.9Y {place}/ready-*").split()]
-    workers = app1.check_output(f"pgrep --count --parent $(systemctl show --property=MainPID --value gunicorn@{place[9:]})")
+    workers = app1.check_output(
+        f"pgrep --count --parent $(systemctl show --property=MainPID --value gunicorn@{place[9:]})"
+    )
     assert len(loaded) == int(workers) > 1
     assert max(loaded) - min(loaded) > 2, "they were not uneven"
     assert max(loaded) < at

@@ -63,6 +63,7 @@ def asgi(app):
 
 application = {"wsgi": wsgi, "asgi": asgi}[os.environ["SLIPWAY_INTERFACE"]](load(os.environ["SLIPWAY_APPLICATION"]))
 
+
 def load_lazy():
     """Load now what Django loads at the first request: the URLs, with all that they import, and the template engines.
 
@@ -81,8 +82,8 @@ def load_lazy():
 def before_forks():
     """Loaded once for all workers (--preload): they get no open connection, and share what is in memory for longer.
 
-    Two processes on one connection would read each other's answers. Garbage collection writes to what it looks at, and so
-    has each worker copy it; what is there by now stays (gc.freeze).
+    Two processes on one connection would read each other's answers. Garbage collection writes to what it looks at, and
+    so has each worker copy it; what is there by now stays (gc.freeze).
     """
     if "django.db" in sys.modules:
         sys.modules["django.db"].connections.close_all()

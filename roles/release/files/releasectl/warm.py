@@ -1,9 +1,9 @@
 """Warming up: before the first user comes, every worker of a new generation has loaded the app and answered.
 
-The health gate is passed by the first worker that answers. The others may still be importing, and what an app does once in
-a process or a thread (templates, routes, a connection to its database) is done while somebody waits for it. So the gate is
-followed by two things: each worker says that it is ready (slipway_app.py), and rounds of requests, several for each
-worker at the same time, are asked until a round is no quicker than the one before.
+The health gate is passed by the first worker that answers. The others may still be importing, and what an app does once
+in a process or a thread (templates, routes, a connection to its database) is done while somebody waits for it. So the
+gate is followed by two things: each worker says that it is ready (slipway_app.py), and rounds of requests, several for
+each worker at the same time, are asked until a round is no quicker than the one before.
 
 Neither decides anything. What an answer says is the gate's and the smoke tests' to judge, and a generation that does
 not get warm within `LONGEST` goes live as it is.
@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LONGEST = 10.0  # seconds for all of it
-# While it loads the app, a generation takes what the one that serves leaves over, and a tenth where that leaves nothing;
-# for no more than so many seconds, or one that is well would miss its health gate on a host that is always busy.
+# While it loads the app, a generation takes what the one that serves leaves over, and a tenth where that leaves
+# nothing; for no more than so many seconds, or one that is well would miss its health gate where it is always busy.
 NICE, USUAL, NICE_LONGEST = 10, 0, 10.0
 LOOK = 0.05  # seconds between two looks at the workers
 # gunicorn starts them one after the other, up to a tenth of a second apart (Arbiter.spawn_workers).
 APART = 0.25
-# So many requests for each worker at the same time: they wait for one another in its threads, and each thread gets some.
+# So many requests for each worker at the same time: they spread over all of them, and over the threads of each.
 EACH = 3
 ROUNDS = 3
 QUICKER = 0.8  # a round that takes no less than so much of the one before was warm
@@ -36,7 +36,9 @@ QUICKER = 0.8  # a round that takes no less than so much of the one before was w
 
 @dataclass(frozen=True)
 class Warmth:
-    """What came of it: workers that there are and that said they are ready, rounds asked, seconds of the first and the last."""
+    """What came of it: how many workers there are, and are ready; how many rounds were asked, and how many seconds the
+    first and the last of them took.
+    """
 
     workers: int
     ready: int
@@ -130,7 +132,7 @@ def ask(path: Path, target: str, domain: str, count: int, deadline: float) -> fl
             for key, _events in selector.select(left):
                 if _ended(key.fileobj):
                     selector.unregister(key.fileobj)
-                    # At once: gunicorn's worker does nothing else until its end is closed, or for 2 s (util.close_graceful).
+                    # At once: gunicorn's worker does nothing else until then, or for 2 s (util.close_graceful).
                     key.fileobj.close()  # type: ignore[union-attr]
     return time.monotonic() - began
 
@@ -146,9 +148,7 @@ def _ended(connection: object) -> bool:
         return True
 
 
-def up(
-    path: Path, main: int, health: str, pages: Sequence[str], domain: str, say: Callable[[str], None]
-) -> Warmth:
+def up(path: Path, main: int, health: str, pages: Sequence[str], domain: str, say: Callable[[str], None]) -> Warmth:
     """Wait for the workers of the generation that listens at ``path``, then ask until they are warm.
 
     The health path once: it asks for all that the app needs, so it is worth more than a page, and costs more.
