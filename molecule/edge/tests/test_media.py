@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.contracts.sources import ROOT
-from tests.unit.test_bookshop import run  # noqa: F401
+from tests.local.test_bookshop import run  # noqa: F401
 
 BUCKET = "bookshop-media"
 PLAYBOOK = ROOT / "playbooks" / "media_bucket.yml"
