@@ -73,8 +73,8 @@ class Fleet(Controller):
         _, _, rest = after.partition("    - name: Check the app's settings\n")
         play.write_text(before + "    - name: Check the app's settings\n" + rest)
         known = {
-            "app_name": "shop", "app_admin_user": "ada", "ansible_become": False, "app_settings_schema": {}, "app_secrets": {},
-            "app_env_dir": "{{ app_config_dir }}/env", "envdir_ca_certificates": [],
+            "app_name": "shop", "app_admin_user": "ada", "ansible_become": False, "app_settings_schema": {},
+            "app_secrets": {}, "secrets": {}, "app_env_dir": "{{ app_config_dir }}/env", "envdir_ca_certificates": [],
             "ansible_python_interpreter": sys.executable,
         }  # fmt: skip
         return self.play_file(play, *words, **{**known, **given})
