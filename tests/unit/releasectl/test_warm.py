@@ -1,7 +1,9 @@
 """Warming up: all workers, at the same time, until it makes no difference, and never for long."""
 
+import os
 import socket
 import socketserver
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from releasectl import warm
+from releasectl import hostctl, warm
+from releasectl.lifecycle import Lifecycle
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
 MAIN = 40
@@ -141,3 +144,40 @@ def test_an_app_that_never_answers_is_not_waited_for(
     else:
         warm.up(tmp_path / "none", 0, "/readyz", ["/"], "shop.example", lambda _line: None)
     assert time.monotonic() - began < 2
+
+
+def test_a_priority_is_given_to_what_was_started_as_well() -> None:
+    with subprocess.Popen(["/bin/sh", "-c", "sleep 60 & wait"]) as shell:
+        try:
+            deadline = time.monotonic() + 10
+            while not (started := warm.children(shell.pid)) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            warm.give_priority(shell.pid, 7)
+            assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in (shell.pid, *started)] == [7, 7]
+            warm.give_priority(0, 9)  # nothing runs: not this process
+            assert os.getpriority(os.PRIO_PROCESS, 0) != 9
+        finally:
+            for pid in (*started, shell.pid):
+                os.kill(pid, 9)
+
+
+def test_what_is_started_to_be_tried_loads_at_a_low_priority_and_nothing_else(
+    host: Lifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, written = host.systemd.start, {}
+
+    def environment(generation: str) -> str:
+        assert hostctl.write_environment(host.config, generation) == 0
+        return (host.config.private_run / "env" / generation).read_text()
+
+    def starting(unit: str, block: bool = True) -> bool:
+        written[unit] = environment(unit.partition("@")[2].removesuffix(".service"))
+        return start(unit, block)
+
+    monkeypatch.setattr(host.systemd, "start", starting)
+    host.activate("a", "me")
+    assert f'SLIPWAY_NICE="{warm.NICE}"' in written["gunicorn@a.1.service"]
+    # It serves, died, and systemd starts it again: beside nothing.
+    assert "SLIPWAY_NICE" not in environment("a.1")
+    (host.config.state / "state.json").write_text("{")
+    assert "SLIPWAY_NICE" not in environment("a.1")

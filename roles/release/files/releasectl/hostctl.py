@@ -31,11 +31,19 @@ def write_environment(config: Config, generation: str) -> int:
     parsed = Generation.parse(generation)
     settings = Settings.of(config)
     more = apps.launch(config, parsed.release)
-    intent = Store(config.state).read().intent
-    if intent is not None and intent.generation == parsed:
+    if _tried(config, parsed):
         more["SLIPWAY_NICE"] = str(warm.NICE)
     settings.write_environment(str(parsed), settings.pinned(parsed), more)
     return 0
+
+
+def _tried(config: Config, generation: Generation) -> bool:
+    """Whether it starts beside the one that serves. A state that cannot be read keeps no process from starting."""
+    try:
+        intent = Store(config.state).read().intent
+    except Refusal:
+        return False
+    return intent is not None and intent.generation == generation
 
 
 def run_manage(config: Config, *words: str) -> int:
