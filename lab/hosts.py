@@ -173,7 +173,10 @@ def _create(lab: Lab, host: str, image: str, address: dict[str, str], port: int)
         "--tmpfs", "/run", "--tmpfs", "/tmp:exec",  # noqa: S108
         "--stop-signal", "SIGRTMIN+3", "--env", "container=docker",
     ]  # fmt: skip
-    if not host.startswith("data"):
+    if host.startswith("data"):
+        # Data services are elsewhere: the app's hosts take no processor from them, as far as one machine can do that.
+        options += ["--cpu-shares", "4096"]
+    else:
         # Images are kept as overlays, which do not stand on the container's own.
         options += ["--volume", "/var/lib/containers"]
     if "ipv6" in address:
