@@ -63,6 +63,8 @@ def test_the_key_works_without_pam_as_well(lab, app1):
     app1.check_output("/usr/sbin/sshd -o UsePAM=no -o Port=2022 -o PidFile=/run/sshd-2022.pid")
     app1.check_output(opening.format("-I"))
     try:
+        # It is in the background before it listens, and writes that file after.
+        app1.check_output("for _ in $(seq 100); do [ -s /run/sshd-2022.pid ] && exit; sleep 0.1; done; exit 1")
         seen = ssh(lab, "deployer", "app1", "id -un", "-p", "2022", "-o", "StrictHostKeyChecking=no")
         assert seen.stdout.strip() == "deployer", seen.stderr
     finally:

@@ -24,9 +24,10 @@ CANARY_SECONDS = 6
 BACKEND = "bookshop.backend.internal"
 # What one of the hosts cannot serve with.
 MIXED = (
-    "{{ app_settings | combine({'REDIS_URL': bad} if inventory_hostname == 'app2' else {'GREETING': 'never seen'}) }}"
+    "{{ app_settings | combine(app_secrets)"
+    " | combine({'REDIS_URL': bad} if inventory_hostname == 'app2' else {'GREETING': 'never seen'}) }}"
 )
-GREETED = "{{ app_settings_schema | settings_defaults | combine(app_settings) | combine({'GREETING': words}) }}"
+GREETED = "{{ app_settings_schema | settings_defaults | combine(app_settings, app_secrets, {'GREETING': words}) }}"
 PROGRAM = (Path(__file__).parents[2] / "nginx/tests/upstream.py").read_text()
 
 

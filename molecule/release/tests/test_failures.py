@@ -273,3 +273,23 @@ def test_an_open_stream_goes_on_over_a_switch_and_ends_when_the_old_release_is_t
         assert edge.get("/").status == 200
     finally:
         assert ops.rollback(before).code == 0
+
+
+def test_a_boot_carries_a_switch_to_its_end_that_was_cut_behind_its_link(
+    ops: Any, edge: Any, app1: Any, before: str
+) -> None:
+    """In the sandbox of app.service, with what such a generation is left with: the low priority of one that is tried."""
+    state = json.loads(app1.check_output("cat /var/lib/app/state.json"))
+    live = state["live"]
+    intent = {
+        "verb": "rollback", "release": live["release"], "number": live["number"] + 1, "settings": live["settings"],
+        "started": live["since"], "actor": "nobody", "previous": state["previous"], "setup": live["setup"],
+    }  # fmt: skip
+    # Another release was live until then, and is not running any more.
+    told = json.dumps({**state, "counter": live["number"] + 1, "live": {**live, "release": "gone"}, "intent": intent})
+    app1.check_output("systemctl stop app.service")
+    app1.check_output(f"printf %s '{told}' >/var/lib/app/state.json")
+    app1.check_output("systemctl start app.service")
+    edge.wait(30, release=before)
+    assert ops.status()["live"]["generation"] == f"{before}.{live['number'] + 1}"
+    assert set(app1.check_output("ps -C gunicorn -L -o ni=").split()) == {"0"}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.outside import ROOT, secrets
+from tests.outside import ROOT, canaries, secrets
 
 HOSTS = ("app1", "data1")
 # Who is on the hosts and is not root. The app itself has its own settings, and nobody else's.
@@ -91,21 +91,10 @@ PLACES = {
 }
 
 
-def patterns(values: Any) -> Iterator[str]:
-    """A line of each value that nobody else has: of a private key one from its middle; certificates are public."""
-    if isinstance(values, dict):
-        for name, value in values.items():
-            if not name.endswith("certificate"):
-                yield from patterns(value)
-    elif isinstance(values, str) and values.strip():
-        written = values.strip().splitlines()
-        yield written[len(written) // 2]
-
-
 @pytest.fixture(scope="module")
 def known(lab: dict[str, Any]) -> list[str]:
     """The lab's secrets, and the passwords inside of the settings."""
-    found = list(patterns(secrets(lab)))
+    found = list(canaries(secrets(lab)))
     assert len(found) >= 5
     assert min(map(len, found)) >= 16
     return found

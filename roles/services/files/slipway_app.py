@@ -93,8 +93,16 @@ def before_forks():
     gc.freeze()
 
 
+def ready():
+    """What releasectl waits for of each worker before it lets anybody in (warm.py). Those of dead workers go."""
+    with contextlib.suppress(OSError):  # the directory is full: that keeps no worker from serving
+        (RUN / f"ready-{os.getpid()}").touch()
+        for other in RUN.glob("ready-*"):
+            if not Path("/proc", other.name.removeprefix("ready-")).exists():
+                other.unlink(missing_ok=True)
+
+
 load_lazy()
 if os.environ.get("SLIPWAY_PRELOAD"):
     before_forks()
-# releasectl waits for this of each worker before it lets anybody in (warm.py).
-(RUN / f"ready-{os.getpid()}").touch()
+ready()

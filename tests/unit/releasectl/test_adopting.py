@@ -250,26 +250,30 @@ def test_untried_they_are_in_force_for_what_starts_next(run, live, config, unhea
 
 
 def test_each_generation_records_its_keyed_fingerprint_and_history_tells_who_changed_what(run, live, config):  # type: ignore[no-untyped-def]
-    first = live.store.read().live
-    assert first.fingerprint == live.settings.fingerprint("env.1")
+    def recorded() -> tuple[str, str]:
+        pin = json.loads((config.state / "generations" / str(live.store.read().live.generation)).read_text())
+        assert set(pin) == {"settings", "fingerprint"}
+        return pin["settings"], pin["fingerprint"]
+
+    first = recorded()
+    assert first == ("env.1", live.settings.fingerprint("env.1"))
     deliver(config, "env.2", KEY=f"{CANARY}-2", OLD="x")
     run("settings")
-    second = live.store.read().live
-    assert second.fingerprint not in (None, first.fingerprint)
-    pin = json.loads((config.state / "generations" / str(second.generation)).read_text())
-    assert pin == {"settings": "env.2", "fingerprint": second.fingerprint}
+    second = recorded()
+    assert second[0] == "env.2"
+    assert second[1] not in (None, first[1])
     event = Events(config.events).recent(1)[0]
     assert (event["verb"], event["actor"], event["outcome"]) == ("settings", "ops (ada)", "ok")
     told = event["settings"]
     assert told["version"] == "env.2"
-    assert told["fingerprint"] == second.fingerprint
+    assert told["fingerprint"] == second[1]
     assert (told["changed"], told["added"], told["removed"]) == (["KEY"], [], [])
     assert CANARY not in json.dumps(event)
     text = cli.record.as_text([event])
     assert "ops (ada)" in text
     assert "a serves with env.2 in place of env.1: changed KEY." in text
     run("settings", "--take-back=env.2")
-    assert live.store.read().live.fingerprint == first.fingerprint, "the same settings, the same fingerprint"
+    assert recorded() == first, "the same settings, the same fingerprint"
 
 
 def test_a_fingerprint_is_of_names_and_values_and_of_the_key():

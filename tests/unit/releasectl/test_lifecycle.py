@@ -1,5 +1,6 @@
 """The switch, the record, and what is left of a switch that died at any point."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -315,3 +316,15 @@ def test_the_configuration_refuses_what_it_does_not_know():
     with pytest.raises(Refusal, match="'keep' to a str, not a int"):
         Config.from_mapping({"keep": "3"})
     assert Config.from_mapping({"run": "/x"}).run == Path("/x")
+
+
+def test_what_a_newer_program_recorded_is_left_aside(host: Lifecycle) -> None:
+    """One goes back to the configuration of yesterday: its releasectl reads the state of today."""
+    host.activate("a", "me")
+    path = host.config.state / "state.json"
+    raw = json.loads(path.read_text())
+    raw["live"]["colour"] = "green"
+    path.write_text(json.dumps({**raw, "weather": "fine"}))
+    assert host.store.read().live.release == "a"
+    host.activate("b", "me")
+    assert host.live_release() == "b"

@@ -161,6 +161,32 @@ def test_a_priority_is_given_to_what_was_started_as_well() -> None:
                 os.kill(pid, 9)
 
 
+def test_what_nobody_waits_for_any_more_ends_at_the_lowest_priority(
+    host: Lifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the way that systemd takes: all of the environment is dropped but for what it says of a unit that stops."""
+    given: list[tuple[int, int]] = []
+    monkeypatch.setattr(warm, "give_priority", lambda pid, nice: given.append((pid, nice)))
+    monkeypatch.setattr(hostctl.Config, "load", lambda: host.config)
+    monkeypatch.setattr(hostctl.drain, "wait", lambda *_arguments: True)
+    monkeypatch.setenv("SERVICE_RESULT", "success")
+    monkeypatch.setenv("MAINPID", "4711")
+    assert hostctl.main(["drain", "a.1"]) == 0
+    assert given == [(4711, hostctl.LAST)]
+
+
+def test_where_a_priority_cannot_be_given_back_none_is_taken(host: Lifecycle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_arguments: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "setpriority", denied)
+    warm.give_priority(os.getpid(), 0)
+    monkeypatch.setattr(hostctl, "_tried", lambda *_arguments: True)
+    host.activate("a", "me")
+    assert hostctl.write_environment(host.config, "a.1") == 0
+    assert "SLIPWAY_NICE" not in (host.config.private_run / "env" / "a.1").read_text()
+
+
 def test_what_is_started_to_be_tried_loads_at_a_low_priority_and_nothing_else(
     host: Lifecycle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

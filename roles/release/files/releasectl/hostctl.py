@@ -31,7 +31,7 @@ def write_environment(config: Config, generation: str) -> int:
     parsed = Generation.parse(generation)
     settings = Settings.of(config)
     more = apps.launch(config, parsed.release)
-    if _tried(config, parsed):
+    if _tried(config, parsed) and warm.can_be_given_back():
         more["SLIPWAY_NICE"] = str(warm.NICE)
     settings.write_environment(str(parsed), settings.pinned(parsed), more)
     return 0
@@ -161,11 +161,10 @@ WORDS = {
 
 def main(argv: list[str]) -> int:
     """Entry point of /usr/local/libexec/slipway/hostctl."""
-    service_result = os.environ.get("SERVICE_RESULT")
+    # What systemd says of a unit that stops, systemd.exec(5).
+    told = {name: os.environ[name] for name in ("SERVICE_RESULT", "MAINPID") if name in os.environ}
     os.environ.clear()
-    os.environ.update(ENVIRONMENT)
-    if service_result is not None:
-        os.environ["SERVICE_RESULT"] = service_result
+    os.environ.update(ENVIRONMENT | told)
     os.umask(0o022)
     word, *rest = argv or [""]
     if word not in WORDS:

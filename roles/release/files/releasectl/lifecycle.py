@@ -247,8 +247,7 @@ class Lifecycle:
         """Record what the links say, and let the generation before it go."""
         assert state.intent is not None
         intent = state.intent
-        mark = self.settings.fingerprint(intent.settings)
-        live = Live(generation.release, generation.number, time.time(), intent.settings, intent.setup, mark)
+        live = Live(generation.release, generation.number, time.time(), intent.settings, intent.setup)
         if intent.replaces is not None and intent.settings is not None:
             state.adopted = {"version": intent.settings, "before": intent.replaces}
         state.went_live(live, intent.previous)
@@ -364,8 +363,7 @@ class Lifecycle:
         version = recorded.settings if recorded else None
         previous = previous_after(state, "boot", live, recorded.release if recorded else None)
         generation, version = self._start_generation(state, live, version)
-        mark = self.settings.fingerprint(version)
-        state.went_live(Live(live, generation.number, time.time(), version, self.setup(), mark), previous)
+        state.went_live(Live(live, generation.number, time.time(), version, self.setup()), previous)
         self.store.write(state)
         self._point_socket(generation)
         if GUNICORN in self.config.processes and not self.systemd.start(unit_name(GUNICORN, generation)):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from .errors import Refusal
 from .files import write_json
@@ -23,8 +24,6 @@ class Live:
     since: float
     settings: str | None = None
     setup: str | None = None
-    # By which its settings are told from others (settings.py).
-    fingerprint: str | None = None
 
     @property
     def generation(self) -> Generation:
@@ -99,6 +98,12 @@ def previous_after(state: State, verb: str, target: str, live: str | None) -> li
     return kept + ([live] if live else [])
 
 
+def _known(kind: type, raw: dict[str, object] | None) -> dict[str, Any] | None:
+    """What a record has, without what a newer version of this program put into it; None when there is none."""
+    names = {one.name for one in fields(kind)}
+    return {name: value for name, value in raw.items() if name in names} if raw else None
+
+
 class Store:
     """Reads and replaces the state file."""
 
@@ -117,9 +122,15 @@ class Store:
                 " what is live is taken from the link 'current', only the record of previous releases is lost."
             ) from None
         try:
-            live = Live(**raw["live"]) if raw["live"] else None
-            intent = Intent(**raw["intent"]) if raw["intent"] else None
-            return State(raw["counter"], live, intent, raw["previous"], raw["gone"], raw.get("adopted"))
+            live, intent = _known(Live, raw["live"]), _known(Intent, raw["intent"])
+            return State(
+                raw["counter"],
+                Live(**live) if live else None,
+                Intent(**intent) if intent else None,
+                raw["previous"],
+                raw["gone"],
+                raw.get("adopted"),
+            )
         except (KeyError, TypeError) as error:
             raise Refusal(
                 f"{self.path} does not hold what it should ({error}): move it away and run 'releasectl reconcile'."

@@ -62,11 +62,22 @@ def children(pid: int, proc: Path = Path("/proc")) -> list[int]:
 
 
 def give_priority(pid: int, nice: int, proc: Path = Path("/proc")) -> None:
-    """Give a process, what it has started and all their threads a priority, setpriority(2)."""
+    """Give a process, what it has started and all their threads a priority, setpriority(2), as far as it can be had."""
     for process in (pid, *children(pid, proc)) if pid else ():
         for thread in (proc / str(process) / "task").glob("[0-9]*"):
-            with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+            with contextlib.suppress(OSError):  # it ended meanwhile
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), nice)
+
+
+def can_be_given_back() -> bool:
+    """Whether this process may take a low priority and have the usual one again: root may, but for some containers'."""
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, before + 1)
+        os.setpriority(os.PRIO_PROCESS, 0, before)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
