@@ -25,7 +25,7 @@ RANDOM = {"activate": 60, "watched": 20, "rollback": 40, "restart": 30, "prepare
 POINTS = ["--every"] if FULL else ["--points", "1"] if SHARED else []
 PLACE = "/run/slipway-crash"
 # A featherweight release has no Celery: where its units are, something that runs is enough.
-STAND_IN = "[Service]\nExecStart=\nExecStart=/bin/sleep infinity\n"
+STAND_IN = "[Service]\nType=exec\nExecStart=\nExecStart=/bin/sleep infinity\n"
 UNITS = ("celery-worker", "celery-beat")
 
 

@@ -278,7 +278,7 @@ def test_an_open_stream_goes_on_over_a_switch_and_ends_when_the_old_release_is_t
 def test_a_boot_carries_a_switch_to_its_end_that_was_cut_behind_its_link(
     ops: Any, edge: Any, app1: Any, before: str
 ) -> None:
-    """In the sandbox of app.service, with what such a generation is left with: the low priority of one that is tried."""
+    """In the sandbox of app.service, with what is left to such a generation: the low priority of one that is tried."""
     state = json.loads(app1.check_output("cat /var/lib/app/state.json"))
     live = state["live"]
     intent = {
