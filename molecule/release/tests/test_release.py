@@ -241,7 +241,9 @@ def test_a_changed_setting_reaches_the_app_without_a_lost_request(two_serves, ap
     before = ops.status()["live"]
     greeting = tmp_path / "greeting.yml"
     words = f"Ahoy at {time.time()}"
-    greeting.write_text(f"envdir_settings: \"{{{{ app_settings | combine({{'GREETING': '{words}'}}) }}}}\"\n")
+    greeting.write_text(
+        f"envdir_settings: \"{{{{ app_settings | combine(app_secrets, {{'GREETING': '{words}'}}) }}}}\"\n"
+    )
     with Watch(edge) as watch:
         run = ops.playbook("playbooks/site.yml", "--tags", "envdir,release", "-e", f"@{greeting}")
     assert run.code == 0, run.output

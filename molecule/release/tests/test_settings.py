@@ -53,7 +53,7 @@ def settings(ops: Any, serving: str, tmp_path: Path) -> Settings:
                 {
                     "more": more,
                     "envdir_settings": (
-                        "{{ app_settings_schema | settings_defaults | combine(app_settings) | combine(more) }}"
+                        "{{ app_settings_schema | settings_defaults | combine(app_settings, app_secrets, more) }}"
                     ),
                 }
             )
@@ -180,7 +180,9 @@ def test_a_bad_value_leaves_the_old_one_serving_and_in_force(
 def test_site_yml_takes_a_bad_value_back_as_well(ops: Any, edge: Any, serving: str, tmp_path: Path) -> None:
     before = ops.status()
     bad = tmp_path / "bad.json"
-    bad.write_text(json.dumps({"envdir_settings": "{{ app_settings | combine({'DATABASE_URL': bad}) }}", "bad": BAD}))
+    bad.write_text(
+        json.dumps({"envdir_settings": "{{ app_settings | combine(app_secrets, {'DATABASE_URL': bad}) }}", "bad": BAD})
+    )
     run = ops.playbook("playbooks/site.yml", "--tags", "envdir,release", "-e", f"@{bad}")
     assert run.code != 0
     assert "was taken back (changed DATABASE_URL" in run.output
@@ -235,7 +237,9 @@ def test_a_change_that_is_interrupted_is_the_old_or_the_new_one_and_the_next_run
     words = f"After {what}: {task} {time.time()}"
     old = ops.status()["settings_current"]
     given = tmp_path / "given.json"
-    given.write_text(json.dumps({"envdir_settings": "{{ app_settings | combine(more) }}", "more": {"GREETING": words}}))
+    given.write_text(
+        json.dumps({"envdir_settings": "{{ app_settings | combine(app_secrets, more) }}", "more": {"GREETING": words}})
+    )
     process = ops.begin("playbooks/settings.yml", "-e", f"@{given}")
     for line in process.stdout:
         if task in line:

@@ -59,9 +59,9 @@ def take_over(lifecycle: Lifecycle, generation: Generation, wait: bool = True) -
 
 def move(lifecycle: Lifecycle, generation: Generation) -> None:
     """Exactly one of each single: the old one is told to stop, and the new one's launcher waits for the lock that the
-    old one holds as long as it lives. Nobody waits for it here either.
+    old one holds as long as it lives.
     """
     for process in singles(lifecycle.config):
         old = [u for u in lifecycle.systemd.units() if u.process == process and u.generation != generation]
         lifecycle.systemd.stop((u.name for u in old), block=False)
-        lifecycle.systemd.start(unit_name(process, generation), block=False)
+        lifecycle.systemd.start(unit_name(process, generation))
