@@ -62,9 +62,8 @@ PLACES = {
     ),
     "command-lines": Place(
         lines("cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'"),
-        'cp $P /run/leak; python3 -c \'import os; os.execv("/bin/sleep", ["sleep", "60", open("/run/leak").read()])\''
-        " >/dev/null 2>&1 & echo $! >/run/leak.pid; sleep 1",
-        "kill $(cat /run/leak.pid); rm /run/leak /run/leak.pid",
+        "python3 -c 'import time; time.sleep(60)' \"$(cat $P)\" >/dev/null 2>&1 & echo $! >/run/leak.pid; sleep 1",
+        "kill $(cat /run/leak.pid); rm /run/leak.pid",
     ),
     "environments-of-others": Place(
         " ; ".join(lines(f"runuser -u {one} -- sh -c 'cat /proc/[0-9]*/environ' 2>/dev/null") for one in OTHERS),
