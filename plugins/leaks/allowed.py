@@ -25,7 +25,7 @@ class Misread(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """``files`` are patterns (``tests/*``: all below it); ``values`` a regular expression of the whole value, or empty."""
+    """``files`` are patterns (``tests/*``: all below it); ``values`` a regular expression of the whole value."""
 
     files: tuple[str, ...]
     kind: str
