@@ -39,29 +39,21 @@ def staged(root: Path) -> Iterator[tuple[str, str]]:
     names = _split(git(root, "diff", "--cached", "--name-only", "--no-renames", "--diff-filter=d", "-z"))
     blobs = _split(git(root, "ls-files", "--stage", "-z", "--", *names)) if names else []
     pairs = [line.partition("\t")[::2] for line in blobs]
-    yield from _texts(root, [(words.split()[1], path) for words, path in pairs if words.split()[0] in REGULAR])
+    yield from texts(root, [(words.split()[1], path) for words, path in pairs if words.split()[0] in REGULAR])
 
 
 def brought(root: Path, commits: str) -> Iterator[tuple[str, str]]:
     """(path, text) of every version of a file that a range of commits brought, those that it took away again too."""
-    git(
-        root,
-        "rev-parse",
-        "--verify",
-        "--quiet",
-        "--end-of-options",
-        f"{commits.rpartition('..')[2] or 'HEAD'}^{{commit}}",
-    )
     listed = git(root, "rev-list", "--objects", commits, "--").decode(errors="surrogateescape").splitlines()
     named = [(sha, path) for sha, _, path in (line.partition(" ") for line in listed) if path]
-    yield from _texts(root, named)
+    yield from texts(root, named)
 
 
 def _split(output: bytes) -> list[str]:
     return [part for part in output.decode(errors="surrogateescape").split("\0") if part]
 
 
-def _texts(root: Path, named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def texts(root: Path, named: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Asks one git for all of them; what is no file (a directory) is passed over."""
     wanted = list(named)
     answer = git(root, "cat-file", "--batch", given="".join(f"{sha}\n" for sha, _ in wanted).encode())

@@ -161,7 +161,7 @@ def _stands_in(value: str) -> bool:
     return (
         heuristic.is_templated_secret(value)
         or heuristic.is_not_alphanumeric_string(value)
-        or bool(WORD.fullmatch(value))
+        or bool(WORD.fullmatch(value.rstrip("])},.;")))
         or heuristic.is_prefixed_with_dollar_sign(value)
         or bool(ELSEWHERE.search(value))
     )
