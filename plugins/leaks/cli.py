@@ -56,7 +56,8 @@ def main(words: list[str] | None = None) -> int:
         print(f"no-secrets: {refused}", file=sys.stderr)
         return 2
     for sentence in said:
-        print(sentence)
+        # A name of a file may be no text.
+        print(sentence.encode(errors="backslashreplace").decode())
     if said:
         print(f"no-secrets: {len(said)} finding{'s'[: len(said) != 1]}.")
     return 1 if said else 0

@@ -37,7 +37,7 @@ def tracked(root: Path) -> Iterator[tuple[str, str]]:
 def staged(root: Path) -> Iterator[tuple[str, str]]:
     """(path, text) of each file that the next commit adds or changes, as it is staged."""
     names = _split(git(root, "diff", "--cached", "--name-only", "--no-renames", "--diff-filter=d", "-z"))
-    blobs = _split(git(root, "ls-files", "--stage", "-z", "--", *names)) if names else []
+    blobs = _split(git(root, "--literal-pathspecs", "ls-files", "--stage", "-z", "--", *names)) if names else []
     pairs = [line.partition("\t")[::2] for line in blobs]
     yield from texts(root, [(words.split()[1], path) for words, path in pairs if words.split()[0] in REGULAR])
 

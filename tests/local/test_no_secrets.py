@@ -198,6 +198,15 @@ def test_the_hook_looks_at_what_is_staged_and_not_at_the_rest(checkout: Checkout
     assert checkout.look().returncode == 1
 
 
+@pytest.mark.parametrize("name", ["[a].yml", "two words\nand lines.yml", "é.yml", "no-text-\udcff.yml", "-x.yml"])
+def test_a_file_by_any_name_is_looked_at(checkout: Checkout, name: str) -> None:
+    checkout.has("clean.yml", "clean: true\n")
+    (checkout.place / name).write_text(f"{leaks()['name'][1]}\n")
+    checkout.git("add", "--", f"./{name}")
+    for words in ([], ["--staged"]):
+        assert "1 finding." in checkout.look(*words).stdout
+
+
 def test_what_a_later_commit_took_away_is_found_in_the_commits(checkout: Checkout) -> None:
     _, leak, value = leaks()["url"]
     start = checkout.commits("nothing")
