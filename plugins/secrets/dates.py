@@ -110,8 +110,9 @@ def _versions(file: Path) -> tuple[list[Version], bool]:
         root = Path(git(file.parent, "rev-parse", "--show-toplevel").decode().strip())
     except NoGit:
         return [], False
-    wanted = ("--follow", "--diff-filter=d", "--format=%x00%H %at", "--name-only", "--", str(file.resolve()))
-    log = git(root, "log", *wanted).decode()
+    # As the branch had it one after the other: what was done beside comes in with its merge.
+    line = ("--first-parent", "--diff-merges=first-parent", "--follow", "--diff-filter=d")
+    log = git(root, "log", *line, "--format=%x00%H %at", "--name-only", "--", str(file.resolve())).decode()
     named, moments = [], []
     for entry in log.split("\0")[1:]:
         head, *paths = [line for line in entry.splitlines() if line]

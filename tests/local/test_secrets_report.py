@@ -110,6 +110,20 @@ def test_a_rename_makes_nothing_younger(repository: Repository) -> None:
     assert repository.since("app.OLD").when == ago(200)
 
 
+def test_a_merge_counts_where_it_came_in(repository: Repository) -> None:
+    """A commit on a branch lies between those of the other, and neither undoes the other's."""
+    repository.made(TEXT, 200)
+    repository.git("checkout", "--quiet", "-b", "other")
+    repository.sets(120, app={"NEW": "x"})
+    repository.git("checkout", "--quiet", "-")
+    repository.sets(100, app={"OLD": "y"})
+    repository.git("merge", "--quiet", "--no-ff", "--no-commit", "--strategy=ours", "other")
+    repository.sets(80, app={"NEW": "x"})
+    found = dates.of(repository.source).names
+    assert (found["app.NEW"].when, found["app.OLD"].when) == (ago(80), ago(100))
+    assert found["app.NEW"].whence == "git"
+
+
 def test_what_is_not_committed_yet_is_of_now(repository: Repository) -> None:
     repository.made(TEXT, 200)
     repository.source.set({"app": {"NEW": "x"}})
