@@ -46,6 +46,9 @@ def rows(
     for name in sorted(set(dates.names) - seen):
         with_app = name.startswith("app.") or name in delivered
         found.append(_row(name.removeprefix("app."), dates.names[name], {}, with_app, known, now))
+    if not dates.names:
+        # Names are not seen there without a key.
+        found.append(_row("all else that is there", dates.rest, {}, True, known, now))
     return found
 
 

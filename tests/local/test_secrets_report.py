@@ -14,6 +14,7 @@ import pytest
 from moto import mock_aws
 
 from plugins.secrets import age, dates, sops
+from plugins.secrets import report as report_of
 from plugins.secrets.aws import Aws
 from plugins.secrets.sops import Sops
 from plugins.secrets.vault import Vault
@@ -159,6 +160,14 @@ def test_a_vault_as_a_whole_is_as_old_as_its_last_edit_at_least(repository: Repo
         repository.commit(days)
     rest = dates.of(Vault(file, tuple)).rest
     assert (rest.when, rest.exact) == (ago(30), False)
+
+
+def test_what_is_not_seen_by_name_is_reported_as_one(repository: Repository) -> None:
+    seen = dates.Dates({}, dates.Since(ago(30), False, "git, of the whole file"))
+    left = {"name": "eve", "role": "admin", "until": "", "left": day(20)}
+    (row,) = report_of.rows([], seen, {}, {}, [left], NOW)
+    assert (row["name"], row["due"], report_of.age(row)) == ("all else that is there", True, "30 days or more")
+    assert not report_of.rows([], seen, {}, {}, [{**left, "left": day(40)}], NOW)[0]["due"]
 
 
 def test_a_vault_value_by_value_has_a_date_for_each(repository: Repository) -> None:
