@@ -21,7 +21,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/pycache
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help setup init check test test-full vm-test vm-test-full prove demo bench bench-switches bench-fleet bench-edge artifact docs lab-up lab-down lab-ssh lock clean
+.PHONY: help setup hooks init check test test-full vm-test vm-test-full prove demo bench bench-switches bench-fleet bench-edge artifact docs lab-up lab-down lab-ssh lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -33,7 +33,11 @@ setup: ## make the tool set (.venv) and find or start a container engine
 init: ## your own app and VPS: five questions (or ARGS="--domain … --yes")
 	@bin/init $(ARGS)
 
-check: ## lint, types, unit and contract tests; needs no container
+hooks: ## have git run .pre-commit-config.yaml before each commit of this checkout
+	@bin/setup
+	@pre-commit install
+
+check: ## lint, types, secrets in the clear, unit and contract tests; needs no container
 	@bin/setup
 	@bin/check
 

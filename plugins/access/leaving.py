@@ -63,6 +63,14 @@ def secrets(role: str, settings: dict[str, Any], environment: str, kept: Kept) -
     return [{"what": what, "rotate": rotate} for what, rotate in found.items()]
 
 
+def remaining(environment: str) -> str:
+    """What says later which of them have not been renewed."""
+    return (
+        "Which of them are left to be renewed, once people.yml says that this person has left:"
+        f" ansible-playbook -i inventories/{environment} playbooks/secrets_report.yml"
+    )
+
+
 WHY_A_DEPLOYER = (
     "A deployer has no right to read a setting, but the code that a deployer ships runs with all of them:"
     " so all of them count as read."

@@ -195,7 +195,10 @@ class ActionModule(ActionBase):
         kept = self._kept(environment)
         found = leaving.secrets(role, dict(self.variables.get("app_settings") or {}), environment, kept)
         why = leaving.WHY_AN_ADMIN if role == "admin" else leaving.WHY_A_DEPLOYER
-        return {"secrets": found, "msg": [why, *(f"{each['what']}: {each['rotate']}" for each in found)]}
+        said = [why, *(f"{each['what']}: {each['rotate']}" for each in found)]
+        if asked.is_set(self.variables):
+            said.append(leaving.remaining(environment))
+        return {"secrets": found, "msg": said}
 
     def _kept(self, environment: str) -> leaving.Kept:
         if not asked.is_set(self.variables):

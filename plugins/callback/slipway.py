@@ -43,11 +43,13 @@ SPEAKING = (
     "settings_verdict",
     "audit_plan",
     "audit_report",
+    "secrets_report",
     "maintenance",
     "release_status",
 )
 PLAYBOOKS = (
     *("deploy", "rollback", "settings", "migrate", "restore_point", "audit_host", "patch", "maintenance", "status"),
+    "secrets_report",
 )
 
 

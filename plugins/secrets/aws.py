@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import uuid
 from collections.abc import Mapping
@@ -76,6 +77,11 @@ class Aws(Source):
 
     def closing(self) -> str:
         return f"take secretsmanager:GetSecretValue on {self.secret_id} away from them in IAM"
+
+    def changed(self) -> datetime.datetime | None:
+        """When one of its values was changed last (UTC), of which there is one date for all."""
+        when = self._ask("describe_secret").get("LastChangedDate")
+        return when.astimezone(datetime.UTC) if when else None
 
     def _current(self) -> tuple[dict[str, Any], str]:
         answer = self._ask("get_secret_value", VersionStage="AWSCURRENT")

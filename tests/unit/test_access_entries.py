@@ -247,6 +247,7 @@ def test_what_is_secret_goes_by_where_it_comes_from_and_by_its_name() -> None:
         "URL (app_settings)",
         "STRIPE (app_secrets)",
     ]
+    assert "inventories/production playbooks/secrets_report.yml" in leaving.remaining("production")
     more = leaving.secrets("admin", settings, "production", kept)
     assert len(more) > len(found)
     assert all("production" in each["rotate"] or "ssh_host" in each["rotate"] for each in more)
