@@ -108,6 +108,7 @@ def test_the_first_host_proves_them_before_the_others_and_all_have_one_key(fleet
     assert {name for name, verb in verbs[:3] if verb == "lock"} == set(HOSTS), "all are claimed before one tries them"
     assert run.stdout.count("PLAY [Put them in force") == 2, "one host, then the others"
     assert verbs[3] == ["app1", "settings"]
+    assert {words.split()[2] for words in fleet.asked if words.split()[1] == "settings"} == {"--version=env.2"}
     assert {name for name, verb in verbs[4:6] if verb == "settings"} == {"app2", "worker1"}
     assert {name for name, verb in verbs[6:] if verb == "unlock"} == set(HOSTS)
     keys = {(fleet.place / name / "fingerprint.key").read_text() for name in HOSTS}

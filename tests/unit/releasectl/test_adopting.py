@@ -92,6 +92,28 @@ def test_a_bad_value_is_taken_back_and_named_and_the_old_ones_stay_in_force(run,
     assert live.store.read().live.settings == "env.1"
 
 
+def test_a_refusal_that_nobody_heard_is_no_success_when_it_is_asked_again(run, live, config, unhealthy):  # type: ignore[no-untyped-def]
+    """The connection is cut while the host tries them; they are refused before it is back, and the verb is asked anew."""
+    deliver(config, "env.2", KEY=f"{CANARY}-2")
+    unhealthy.add("a")
+    assert not run("settings", "--version=env.2")["ok"]
+    for words in (("settings", "--version=env.2"), ("settings", "--version=env.2", "--untried")):
+        again = run(*words)
+        assert not again["ok"], again
+        assert again["message"].startswith("env.2 does not wait to be put in force (env.1 is in force): it was taken back")
+        assert live.store.read().live.number == 1
+    assert run("settings")["ok"], "who asks for whatever waits is told that nothing does"
+
+
+def test_a_success_that_nobody_heard_is_one_when_it_is_asked_again(run, live, config):  # type: ignore[no-untyped-def]
+    deliver(config, "env.2", KEY=f"{CANARY}-2")
+    assert run("settings", "--version=env.2")["changed"]
+    deliver(config, "env.3", KEY=f"{CANARY}-3")
+    again = run("settings", "--version=env.2")
+    assert (again["ok"], again["changed"], live.store.read().live.number) == (True, False, 2)
+    assert live.settings.waiting() == "env.3", "what another run delivered since is not tried for it"
+
+
 def test_smoke_tests_are_asked_as_well(run, live, config, monkeypatch):  # type: ignore[no-untyped-def]
     def refuse(*_words: object) -> None:
         raise Refusal("a did not pass its smoke tests: /cart answered 500")

@@ -87,11 +87,28 @@ def take_back(lifecycle: Lifecycle, version: str, actor: str) -> Answer:
     return {**answer, **_told(lifecycle, before, version, change), "message": message}
 
 
+def require(lifecycle: Lifecycle, version: str) -> bool:
+    """Whether ``version`` waits to be tried; False when it is in force already. Refuses when it is neither: what was
+    delivered was taken back since, or something else was delivered, and an answer about that would be about nothing.
+    """
+    settings = lifecycle.settings
+    if version == settings.waiting():
+        return True
+    if version == settings.current():
+        return False
+    waits = settings.waiting()
+    instead = f", and {waits} waits" if waits else ""
+    raise Refusal(
+        f"{version} does not wait to be put in force ({settings.current() or 'nothing'} is in force{instead}): it was taken"
+        " back, or others were delivered since. 'sudo releasectl history' on the host says why; then run settings.yml again."
+    )
+
+
 def version_name(text: str) -> str:
     """The name of a version, as ``env.5``; refuse what could name anything else."""
     base, _dot, number = text.partition(".")
     if not (base.isidentifier() and number.isascii() and number.isdigit() and len(text) <= 64):
-        raise UsageError("--take-back takes the name of a version of the settings, as 'env.5' is.")
+        raise UsageError("--version and --take-back take the name of a version of the settings, as 'env.5' is.")
     return text
 
 
