@@ -29,6 +29,17 @@ def _told(lifecycle: Lifecycle, version: str, before: str | None, change: Mappin
     return {"settings": {"version": version, "before": before, "fingerprint": fingerprint, **change}}
 
 
+def discreet(refusal: Refusal) -> Refusal:
+    """A refusal without a word of the app's: what it echoes of a setting, and the settings changed a moment ago, would
+    get into the record, to the machine that runs the playbook and into notices.
+    """
+    spoke = "journal" in refusal.details
+    message = refusal.discreet or (
+        "the app refused them; its journal on the host says why" if spoke else refusal.message
+    )
+    return Refusal(message, **{name: value for name, value in refusal.details.items() if name != "journal"})
+
+
 def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False) -> Answer | None:
     """Put in force what was delivered; None when nothing waits. With ``untried`` nothing is started for it."""
     settings = lifecycle.settings
@@ -43,7 +54,8 @@ def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False) -> Answer | N
         if not untried:
             _keep_what_is_needed(lifecycle, live, version)
         answer = _put_in_force(lifecycle, None if untried else live, version, actor)
-    except Refusal as refusal:
+    except Refusal as refused:
+        refusal = discreet(refused)
         settings.drop_waiting()
         stays = f"{before} stays in force" + (f", and {live} serves with it" if live else "")
         why = refusal.message.rstrip(".")
@@ -80,7 +92,10 @@ def take_back(lifecycle: Lifecycle, version: str, actor: str) -> Answer:
         )
     live = lifecycle.live_release()
     change = differences(settings.values(version), settings.values(before))
-    answer = _put_in_force(lifecycle, live, before, actor)
+    try:
+        answer = _put_in_force(lifecycle, live, before, actor)
+    except Refusal as refusal:
+        raise discreet(refusal) from None
     message = f"{version} was taken back: {before} is in force again" + (
         f", and {live} serves with it." if live else "."
     )
@@ -99,8 +114,9 @@ def require(lifecycle: Lifecycle, version: str) -> bool:
     waits = settings.waiting()
     instead = f", and {waits} waits" if waits else ""
     raise Refusal(
-        f"{version} does not wait to be put in force ({settings.current() or 'nothing'} is in force{instead}): it was taken"
-        " back, or others were delivered since. 'sudo releasectl history' on the host says why; then run settings.yml again."
+        f"{version} does not wait to be put in force ({settings.current() or 'nothing'} is in force{instead}): it was"
+        " taken back, or others were delivered since. 'sudo releasectl history' on the host says why; then run"
+        " settings.yml again."
     )
 
 

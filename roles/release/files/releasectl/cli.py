@@ -344,7 +344,10 @@ class Verbs:
     def _restart_if_settings_changed(self) -> Answer:
         if not self.lifecycle.settings_changed():
             return {"changed": False, "message": "The live release runs with the settings in force."}
-        return self._restart()
+        try:
+            return self._restart()
+        except Refusal as refusal:
+            raise adopting.discreet(refusal) from None
 
     def _restart(self) -> Answer:
         live = self.lifecycle.restart(self.actor)
