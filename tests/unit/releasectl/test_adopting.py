@@ -109,6 +109,30 @@ def test_a_refusal_that_nobody_heard_is_no_success_when_it_is_asked_again(run, l
     assert run("settings")["ok"], "who asks for whatever waits is told that nothing does"
 
 
+@pytest.mark.parametrize("words", [("settings",), ("settings", "--version=env.2"), ("settings", "--take-back=env.2")])
+@pytest.mark.parametrize("bad", [True, False], ids=["refused", "adopted"])
+def test_what_another_run_delivers_meanwhile_goes_on_waiting(run, live, config, unhealthy, monkeypatch, words, bad):  # type: ignore[no-untyped-def]
+    deliver(config, "env.2", KEY=f"{CANARY}-2")
+    if words[-1] == "--take-back=env.2":
+        run("settings")
+    if bad:
+        unhealthy.add("a")
+    gate = health.gate
+
+    def delivered_meanwhile(*given: object, **options: object) -> None:
+        deliver(config, "env.3", KEY=f"{CANARY}-3")
+        gate(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(health, "gate", delivered_meanwhile)
+    assert run(*words)["ok"] is not bad
+    assert live.settings.waiting() == "env.3"
+    monkeypatch.setattr(health, "gate", gate)
+    unhealthy.clear()
+    if words == ("settings", "--version=env.2") and bad:
+        assert "and env.3 waits): it was taken back, or others were delivered" in run(*words)["message"]
+    assert run("settings")["settings"]["version"] == "env.3"
+
+
 def test_a_success_that_nobody_heard_is_one_when_it_is_asked_again(run, live, config):  # type: ignore[no-untyped-def]
     deliver(config, "env.2", KEY=f"{CANARY}-2")
     assert run("settings", "--version=env.2")["changed"]

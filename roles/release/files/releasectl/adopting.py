@@ -11,6 +11,7 @@ from typing import Any
 
 from . import build, needs
 from .errors import Refusal, UsageError
+from .files import link_name
 from .lifecycle import Lifecycle
 from .settings import differences
 
@@ -40,12 +41,14 @@ def discreet(refusal: Refusal) -> Refusal:
     return Refusal(message, **{name: value for name, value in refusal.details.items() if name != "journal"})
 
 
-def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False) -> Answer | None:
-    """Put in force what was delivered; None when nothing waits. With ``untried`` nothing is started for it."""
+def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False, version: str | None = None) -> Answer | None:
+    """Put in force what was delivered, or ``version`` of it; None when nothing waits. With ``untried`` nothing is
+    started for it. A version that is delivered meanwhile goes on waiting.
+    """
     settings = lifecycle.settings
-    version, before = settings.waiting(), settings.current()
+    version, before = version or settings.waiting(), settings.current()
     if version is None:
-        settings.drop_waiting()
+        settings.drop_waiting(link_name(settings.next))
         return None
     live = lifecycle.live_release()
     change = differences(settings.values(before), settings.values(version))
@@ -56,13 +59,13 @@ def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False) -> Answer | N
         answer = _put_in_force(lifecycle, None if untried else live, version, actor)
     except Refusal as refused:
         refusal = discreet(refused)
-        settings.drop_waiting()
+        settings.drop_waiting(version)
         stays = f"{before} stays in force" + (f", and {live} serves with it" if live else "")
         why = refusal.message.rstrip(".")
         raise Refusal(
             f"{version} was taken back ({named(change)}), since {why}; {stays}.", **refusal.details, **told
         ) from None
-    settings.drop_waiting()
+    settings.drop_waiting(version)
     if untried and live:
         message = f"{version} is in force, untried: {named(change)}."
         message += f" {live} runs on as it was started; what starts next has it."
@@ -78,7 +81,7 @@ def take_back(lifecycle: Lifecycle, version: str, actor: str) -> Answer:
     settings = lifecycle.settings
     state = lifecycle.store.read()
     if settings.waiting() == version:
-        settings.drop_waiting()
+        settings.drop_waiting(version)
         message = f"{version} waits no more; {settings.current()} stays in force."
         return {"changed": True, "message": message, "settings": {"version": settings.current(), "before": version}}
     if settings.current() != version:

@@ -324,14 +324,14 @@ class Verbs:
     def do_settings(self) -> Answer:
         if self.asked["take_back"] is not None:
             return adopting.take_back(self.lifecycle, self.asked["take_back"], self.actor)
-        if self.asked["version"] is not None and not adopting.require(self.lifecycle, self.asked["version"]):
-            return self._nothing_waits() if self.asked["untried"] else self._restart_if_settings_changed()
-        if not self.asked["untried"]:
-            return self._restart_when_due()
-        return adopting.adopt(self.lifecycle, self.actor, untried=True) or self._nothing_waits()
-
-    def _nothing_waits(self) -> Answer:
-        return {"changed": False, "message": "No settings wait to be put in force."}
+        version, untried = self.asked["version"], self.asked["untried"]
+        if version is None or adopting.require(self.lifecycle, version):
+            adopted = adopting.adopt(self.lifecycle, self.actor, untried, version)
+            if adopted is not None:
+                return adopted
+        if untried:
+            return {"changed": False, "message": "No settings wait to be put in force."}
+        return self._restart_if_settings_changed()
 
     def do_restart(self) -> Answer:
         return self._restart_when_due() if self.asked["if_settings_changed"] else self._restart()
