@@ -355,6 +355,21 @@ def test_untried_they_are_in_force_for_what_starts_next(run, live, config, unhea
     assert run("settings", "--untried")["changed"] is False
 
 
+def test_status_tells_what_can_be_gone_back_to_by_fingerprint(run, live, config):  # type: ignore[no-untyped-def]
+    def shown() -> dict[str, object]:
+        return status.report(live, Locks(config.private_run, config.state))
+
+    assert shown()["settings_adopted"] is None
+    before = live.settings.fingerprint("env.1")
+    assert shown()["settings_fingerprint"] == before
+    deliver(config, "env.2", KEY="new")
+    run("settings")
+    assert shown()["settings_adopted"] == {"version": "env.2", "before": "env.1", "fingerprint": before}
+    assert shown()["settings_fingerprint"] == live.settings.fingerprint("env.2") != before
+    deliver(config, "env.3", waits=False, KEY="by hand")
+    assert shown()["settings_adopted"] is None, "that was not adopted"
+
+
 # What is recorded
 
 
