@@ -184,6 +184,16 @@ def test_what_cannot_be_carried_is_refused_by_name_before_a_host_is_asked(fleet:
     assert fleet.asked == []
 
 
+def test_a_host_whose_releasectl_is_older_is_refused_in_one_sentence_before_anything(fleet: Fleet) -> None:
+    fleet.answers("app2", {"ok": True, "changed": False, "message": "", "settings_current": "env.1"}, "status")
+    run = fleet.settings(app_settings={"GREETING": f"{CANARY}-2"})
+    assert run.returncode != 0
+    assert "The releasectl of app2 is older than this repository" in run.stdout
+    assert "playbooks/site.yml --limit app2' first" in run.stdout
+    assert fleet.asked == []
+    assert all(not (fleet.place / name / "env.next").is_symlink() for name in HOSTS)
+
+
 def test_a_notice_tells_names_and_one_that_has_no_news_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:
     (tmp_path / "hook").mkdir()
     hook = Hook(tmp_path / "hook")
