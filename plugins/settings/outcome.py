@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 # What the tasks leave behind on each host, as __envdir_<name>.
-REGISTERS = ("lease", "installed", "adopted", "trouble", "undone")
+REGISTERS = ("status", "lease", "installed", "adopted", "trouble", "undone")
 
 Hosts = Mapping[str, Mapping[str, Any]]
 
@@ -39,14 +39,34 @@ def judge(hosts: Hosts) -> dict[str, Any]:
         reasons.setdefault(_sentence(trouble.get("msg")), []).append(name)
     for name in lost:
         reasons.setdefault("could not be reached.", []).append(name)
-    # Whether it waits still, is in force by now or was taken back already is for the host to see.
-    undo = {name: str(told["version"]) for name, facts in hosts.items() if (told := _delivered(facts)).get("waiting")}
     return {
         "troubled": bool(reasons),
         "reasons": " ".join(f"{', '.join(names)}: {reason}" for reason, names in reasons.items()),
         "journal": next((list(one["journal"]) for one in troubles.values() if one.get("journal")), []),
-        "undo": undo if reasons else {},
+        "undo": _undo(hosts) if reasons else {},
     }
+
+
+def _undo(hosts: Hosts) -> dict[str, str]:
+    """Which version each host leaves. Whether it waits still, is in force by now or was taken back already is for the
+    host to see. A host that had it in force before this run, as when an earlier one died or was limited to it, goes
+    back with the others where what it replaced there is what they have in force, by the fingerprint.
+    """
+    told = {name: _delivered(facts) for name, facts in hosts.items()}
+    waited = {name: str(one["version"]) for name, one in told.items() if one.get("waiting")}
+    before = {_status(hosts[name]).get("settings_fingerprint") for name in waited}
+    undo = {}
+    for name, one in told.items():
+        adopted = _status(hosts[name]).get("settings_adopted") or {}
+        earlier = adopted.get("version") == one.get("version") and adopted.get("fingerprint")
+        if name in waited or (earlier and before == {earlier}):
+            undo[name] = str(one["version"])
+    return undo
+
+
+def _status(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = facts.get("status")
+    return found if isinstance(found, Mapping) and went(found) else {}
 
 
 def _sentence(text: Any) -> str:
@@ -80,7 +100,11 @@ def close(hosts: Hosts, check: bool = False, left_out: Iterable[str] = ()) -> di
     verdict = judge(hosts)
     if verdict["troubled"]:
         after = _after(hosts, verdict)
-        return {**verdict, "closing": f"The settings were not changed. {verdict['reasons']} Outcome: {after}"}
+        same = all(name in verdict["undo"] and went(hosts[name].get("undone")) for name in hosts)
+        begins = "The settings were not changed." if same else "The new settings are not in force everywhere."
+        rest = list(left_out)
+        after += f" Left out: {', '.join(rest)}." if rest else ""
+        return {**verdict, "closing": f"{begins} {verdict['reasons']} Outcome: {after}"}
     told = f"New settings are in force. {what}." if what else f"The settings are in force on {everywhere}"
     restarted = {name: facts["adopted"] for name, facts in hosts.items() if (facts.get("adopted") or {}).get("release")}
     if restarted:
@@ -96,12 +120,28 @@ def close(hosts: Hosts, check: bool = False, left_out: Iterable[str] = ()) -> di
 
 
 def _after(hosts: Hosts, verdict: Mapping[str, Any]) -> str:
-    """In what state the hosts are left."""
-    stuck = [name for name in verdict["undo"] if not went(hosts[name].get("undone"))]
+    """In what state each host is left."""
+    undo = verdict["undo"]
+    stuck = [name for name in undo if not went(hosts[name].get("undone"))]
+    old = [name for name in undo if name not in stuck]
+    back = [name for name in old if (hosts[name].get("undone") or {}).get("generation")]
+    kept = [name for name, facts in hosts.items() if name not in undo and _delivered(facts)]
+    others = [name for name, facts in hosts.items() if not _delivered(facts)]
+    begun = [name for name in others if went(hosts[name].get("lease"))]
+    told = []
+    if old:
+        went_back = f"{', '.join(back)} went back; " if back else ""
+        told.append(f"{went_back}the settings of before are in force on {', '.join(old)}.")
+    if kept:
+        told.append(
+            f"What was to be delivered is in force on {', '.join(kept)} without a trial in this run, and stays there"
+            + (": apply the last good tag (docs/ops/configuration-rollback.md) or run this again." if undo else ".")
+        )
+    if idle := [name for name in others if name not in begun]:
+        told.append(f"Nothing was delivered to {', '.join(idle)}.")
+    if begun:
+        told.append(f"What {', '.join(begun)} has is not known: 'sudo releasectl status' says it there.")
     if stuck:
         causes = {_sentence((hosts[name].get("undone") or {}).get("msg", "it was not reached")) for name in stuck}
-        return f"{', '.join(stuck)} could not go back: {' '.join(sorted(causes))} Run this again."
-    back = [name for name in verdict["undo"] if (hosts[name].get("undone") or {}).get("generation")]
-    if back:
-        return f"{', '.join(back)} went back to the settings of before; those are in force everywhere."
-    return "the settings of before are in force everywhere."
+        told.append(f"{', '.join(stuck)} could not go back: {' '.join(sorted(causes))} Run this again.")
+    return " ".join(told)

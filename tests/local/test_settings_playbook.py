@@ -19,9 +19,13 @@ HOSTS = ("app1", "app2", "worker1")
 SUDO = """#!/bin/sh
 case "$SLIPWAY_HOST_DIR" in '') name=unknown ;; *) name=$(basename "$SLIPWAY_HOST_DIR") ;; esac
 echo "$name $3 $4" >> {place}/asked
+case "$3 $4" in "settings --take-back="*)
+  echo '{{"ok": true, "changed": true, "generation": "shop-1.3", "message": "Back."}}'
+  exit ;;
+esac
 case $3 in
   lock) echo '{{"ok": true, "changed": true, "token": "t", "message": "Yours."}}' ;;
-  settings) cat {place}/$name/settings ;;
+  settings|status) cat {place}/$name/$3 ;;
   *) echo '{{"ok": true, "changed": true, "message": "Done."}}' ;;
 esac
 """
@@ -29,6 +33,7 @@ GOOD = {
     "ok": True, "changed": True, "release": "shop-1", "generation": "shop-1.2", "message": "shop-1 serves with env.2",
     "settings": {"version": "env.2"},
 }  # fmt: skip
+STATUS = {"ok": True, "changed": False, "message": "", "settings_adopted": None}
 REFUSED = {"ok": False, "changed": False, "message": "env.2 was taken back (changed GREETING), since it answered 500."}
 
 
@@ -41,6 +46,7 @@ class Fleet(Controller):
         for name in HOSTS:
             (place / name).mkdir()
             self.answers(name, GOOD)
+            self.answers(name, STATUS, "status")
             shell = place / f"{name}.sh"
             shell.write_text(f'#!/bin/sh\nSLIPWAY_HOST_DIR={place}/{name} exec /bin/sh "$@"\n')
             shell.chmod(0o755)
@@ -56,13 +62,15 @@ class Fleet(Controller):
         (place / "hosts.yml").write_text(json.dumps(inventory))
         (place / "sudo").write_text(SUDO.format(place=place))
 
-    def answers(self, name: str, answer: dict[str, Any]) -> None:
-        (self.place / name / "settings").write_text(json.dumps(answer) + "\n")
+    def answers(self, name: str, answer: dict[str, Any], verb: str = "settings") -> None:
+        (self.place / name / verb).write_text(json.dumps(answer) + "\n")
 
     @property
     def asked(self) -> list[str]:
+        """What they were asked to do, to look left aside."""
         path = self.place / "asked"
-        return [" ".join(line.split()) for line in path.read_text().splitlines()] if path.exists() else []
+        told = [" ".join(line.split()) for line in path.read_text().splitlines()] if path.exists() else []
+        return [words for words in told if words.split()[1] != "status"]
 
     def settings(self, *words: str, **given: Any) -> Any:
         play = self.place / "settings.yml"
@@ -108,6 +116,7 @@ def test_the_first_host_proves_them_before_the_others_and_all_have_one_key(fleet
     assert {name for name, verb in verbs[:3] if verb == "lock"} == set(HOSTS), "all are claimed before one tries them"
     assert run.stdout.count("PLAY [Put them in force") == 2, "one host, then the others"
     assert verbs[3] == ["app1", "settings"]
+    assert {words.split()[2] for words in fleet.asked if words.split()[1] == "settings"} == {"--version=env.2"}
     assert {name for name, verb in verbs[4:6] if verb == "settings"} == {"app2", "worker1"}
     assert {name for name, verb in verbs[6:] if verb == "unlock"} == set(HOSTS)
     keys = {(fleet.place / name / "fingerprint.key").read_text() for name in HOSTS}
@@ -128,6 +137,24 @@ def test_when_a_later_host_refuses_those_that_switched_go_back(fleet: Fleet) -> 
     back = {words for words in fleet.asked if "--take-back" in words}
     assert back == {f"{name} settings --take-back=env.2" for name in HOSTS}
     assert [words.split()[1] for words in fleet.asked[-3:]] == ["unlock"] * 3
+
+
+def test_a_host_that_has_them_since_an_earlier_run_goes_back_as_well_or_is_named(fleet: Fleet) -> None:
+    """As after `--limit app1`, or when the machine that ran it died after the first batch."""
+    old = {"ok": True, "changed": False, "message": "", "settings_fingerprint": "k-old", "settings_adopted": None}
+    adopted = {"version": "env.2", "before": "env.1", "fingerprint": "k-old"}
+    wanted = {"GREETING": f"{CANARY}-2", "OLD": "x"}
+    assert fleet.settings("--limit=app1", app_settings=wanted).returncode == 0
+    (fleet.place / "app1/env.next").rename(fleet.place / "app1/env")
+    fleet.answers("app2", REFUSED)
+    for name in HOSTS:
+        fleet.answers(name, old, "status")
+    fleet.answers("app1", {**old, "settings_fingerprint": "k-new", "settings_adopted": adopted}, "status")
+    (fleet.place / "asked").unlink()
+    run = fleet.settings(app_settings=wanted)
+    assert run.returncode != 0
+    assert {words.split()[0] for words in fleet.asked if "--take-back=env.2" in words} == set(HOSTS)
+    assert "the settings of before are in force on app1, app2, worker1." in last(run)
 
 
 def test_when_the_first_host_refuses_no_other_tries_them(fleet: Fleet) -> None:
@@ -155,6 +182,16 @@ def test_what_cannot_be_carried_is_refused_by_name_before_a_host_is_asked(fleet:
     assert "KEY holds a NUL" in run.stdout
     assert CANARY not in run.stdout + run.stderr
     assert fleet.asked == []
+
+
+def test_a_host_whose_releasectl_is_older_is_refused_in_one_sentence_before_anything(fleet: Fleet) -> None:
+    fleet.answers("app2", {"ok": True, "changed": False, "message": "", "settings_current": "env.1"}, "status")
+    run = fleet.settings(app_settings={"GREETING": f"{CANARY}-2"})
+    assert run.returncode != 0
+    assert "The releasectl of app2 is older than this repository" in run.stdout
+    assert "playbooks/site.yml --limit app2' first" in run.stdout
+    assert fleet.asked == []
+    assert all(not (fleet.place / name / "env.next").is_symlink() for name in HOSTS)
 
 
 def test_a_notice_tells_names_and_one_that_has_no_news_is_not_sent(fleet: Fleet, tmp_path: Path) -> None:

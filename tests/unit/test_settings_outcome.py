@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from plugins.filter.settings import fingerprint_source, settings_missing
 from plugins.settings import outcome
 
@@ -83,8 +85,59 @@ def test_when_one_takes_them_back_every_host_that_has_them_goes_back() -> None:
         hosts[name] = {**hosts[name], "undone": {"changed": True}}
     hosts["app1"]["undone"]["generation"] = "shop-1.8"
     closing = outcome.close(hosts)["closing"]
-    assert closing.startswith("The settings were not changed. app2: env.5 was taken back (changed A), since")
-    assert closing.endswith("Outcome: app1 went back to the settings of before; those are in force everywhere.")
+    assert closing.startswith(
+        "The new settings are not in force everywhere. app2: env.5 was taken back (changed A), since"
+    )
+    assert (
+        "Outcome: app1 went back; the settings of before are in force on app1, app2, app3. What was to be delivered"
+        " is in force on app4 without a trial in this run, and stays there: apply the last good tag"
+    ) in closing
+    del hosts["app4"]
+    closing = outcome.close(hosts)["closing"]
+    assert closing.startswith("The settings were not changed. app2:")
+    assert closing.endswith("Outcome: app1 went back; the settings of before are in force on app1, app2, app3.")
+
+
+def has_it(fingerprint: str | None, version: str = "env.5") -> dict[str, Any]:
+    """What a host answers that adopted a version before this run: the fingerprint is of what it replaced."""
+    known = {"version": version, "before": "env.4", "fingerprint": fingerprint}
+    return {"changed": False, "settings_fingerprint": "k-new", "settings_adopted": known}
+
+
+def refused(**more: Any) -> dict[str, Any]:
+    return host(
+        status={"changed": False, "settings_fingerprint": "k-old", "settings_adopted": None},
+        installed=delivered("A"), trouble={"msg": "env.5 was taken back"}, **more,
+    )  # fmt: skip
+
+
+def test_a_host_that_took_them_in_an_earlier_run_goes_back_with_the_others() -> None:
+    """`--limit app1` first, or a run that died after its first batch."""
+    earlier = host(status=has_it("k-old"), installed=delivered(waiting=False), adopted={"changed": False})
+    hosts = {"app1": earlier, "app2": refused()}
+    assert outcome.judge(hosts)["undo"] == {"app1": "env.5", "app2": "env.5"}
+    hosts["app1"] = {**earlier, "undone": {"changed": True, "generation": "shop-1.8"}}
+    hosts["app2"] = refused(undone={"changed": False})
+    closing = outcome.close(hosts)["closing"]
+    assert closing.endswith("Outcome: app1 went back; the settings of before are in force on app1, app2.")
+
+
+@pytest.mark.parametrize("status", [has_it("k-other"), has_it(None), has_it("k-old", "env.3"), {"failed": True}, None])
+def test_one_that_cannot_go_back_to_what_the_others_have_is_named(status: dict[str, Any] | None) -> None:
+    keeps = host(status=status, installed=delivered(waiting=False), adopted={"skipped": True})
+    hosts = {"app1": keeps, "app2": refused(undone={"changed": False})}
+    end = outcome.close(hosts, left_out=["app3"])
+    assert end["undo"] == {"app2": "env.5"}
+    assert end["closing"].startswith("The new settings are not in force everywhere. app2: env.5 was taken back.")
+    assert "the settings of before are in force on app2. What was to be delivered is in force on app1" in end["closing"]
+    assert end["closing"].endswith("Left out: app3.")
+
+
+def test_nothing_is_claimed_of_a_host_that_was_not_asked() -> None:
+    hosts = {"app1": host(lease=None), "app2": host(trouble={"msg": "the disk is full"})}
+    closing = outcome.close(hosts)["closing"]
+    assert "in force on" not in closing
+    assert "Nothing was delivered to app1. What app2 has is not known" in closing
 
 
 def test_a_host_that_could_not_go_back_is_named() -> None:
@@ -92,7 +145,9 @@ def test_a_host_that_could_not_go_back_is_named() -> None:
         "app1": host(installed=delivered("A"), adopted=adopted(), undone={"failed": True, "msg": "no memory"}),
         "app2": host(installed=delivered("A"), trouble={"msg": "refused"}, undone={"changed": False}),
     }
-    assert outcome.close(hosts)["closing"].endswith("Outcome: app1 could not go back: no memory. Run this again.")
+    assert outcome.close(hosts)["closing"].endswith(
+        "Outcome: the settings of before are in force on app2. app1 could not go back: no memory. Run this again."
+    )
 
 
 def test_a_host_that_nobody_reached_is_the_reason() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from releasectl import adopting, cli, status
+from releasectl import adopting, cli, health, smoke, status
 from releasectl import settings as settings_module
 from releasectl.config import Config
 from releasectl.errors import Refusal, UsageError
@@ -20,6 +20,7 @@ from tests.unit.releasectl.conftest import FakeSystemd, request_of
 from tests.unit.releasectl.test_lifecycle import Killed, crashing, serving
 
 CANARY = "canary-77c1"
+GATE = health.gate
 
 
 def deliver(config: Config, version: str, waits: bool = True, **values: str) -> None:
@@ -80,8 +81,9 @@ def test_a_bad_value_is_taken_back_and_named_and_the_old_ones_stay_in_force(run,
     unhealthy.add("a")
     answer = run(*words)
     assert answer["message"] == (
-        "env.2 was taken back (changed KEY; removed OLD), since a failed its health gate: it answered 500;"
-        " env.1 stays in force, and a serves with it."
+        "env.2 was taken back (changed KEY; removed OLD), since a failed its health gate: it answered 500"
+        " ('sudo journalctl -u gunicorn@a.2.service' on the host shows more); env.1 stays in force, and a serves"
+        " with it."
     )
     assert (live.settings.current(), live.settings.waiting()) == ("env.1", None)
     assert live.store.read().live.number == 1
@@ -92,14 +94,121 @@ def test_a_bad_value_is_taken_back_and_named_and_the_old_ones_stay_in_force(run,
     assert live.store.read().live.settings == "env.1"
 
 
+def test_a_refusal_that_nobody_heard_is_no_success_when_it_is_asked_again(run, live, config, unhealthy):  # type: ignore[no-untyped-def]
+    """The connection is cut while the host tries them, and they are refused before it is back."""
+    deliver(config, "env.2", KEY=f"{CANARY}-2")
+    unhealthy.add("a")
+    assert not run("settings", "--version=env.2")["ok"]
+    for words in (("settings", "--version=env.2"), ("settings", "--version=env.2", "--untried")):
+        again = run(*words)
+        assert not again["ok"], again
+        assert again["message"].startswith(
+            "env.2 does not wait to be put in force (env.1 is in force): it was taken back"
+        )
+        assert live.store.read().live.number == 1
+    assert run("settings")["ok"], "who asks for whatever waits is told that nothing does"
+
+
+@pytest.mark.parametrize("words", [("settings",), ("settings", "--version=env.2"), ("settings", "--take-back=env.2")])
+@pytest.mark.parametrize("bad", [True, False], ids=["refused", "adopted"])
+def test_what_another_run_delivers_meanwhile_goes_on_waiting(run, live, config, unhealthy, monkeypatch, words, bad):  # type: ignore[no-untyped-def]
+    deliver(config, "env.2", KEY=f"{CANARY}-2")
+    if words[-1] == "--take-back=env.2":
+        run("settings")
+    if bad:
+        unhealthy.add("a")
+    gate = health.gate
+
+    def delivered_meanwhile(*given: object, **options: object) -> None:
+        deliver(config, "env.3", KEY=f"{CANARY}-3")
+        gate(*given, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(health, "gate", delivered_meanwhile)
+    assert run(*words)["ok"] is not bad
+    assert live.settings.waiting() == "env.3"
+    monkeypatch.setattr(health, "gate", gate)
+    unhealthy.clear()
+    if words == ("settings", "--version=env.2") and bad:
+        assert "and env.3 waits): it was taken back, or others were delivered" in run(*words)["message"]
+    assert run("settings")["settings"]["version"] == "env.3"
+
+
+def test_a_success_that_nobody_heard_is_one_when_it_is_asked_again(run, live, config):  # type: ignore[no-untyped-def]
+    deliver(config, "env.2", KEY=f"{CANARY}-2")
+    assert run("settings", "--version=env.2")["changed"]
+    deliver(config, "env.3", KEY=f"{CANARY}-3")
+    again = run("settings", "--version=env.2")
+    assert (again["ok"], again["changed"], live.store.read().live.number) == (True, False, 2)
+    assert live.settings.waiting() == "env.3", "what another run delivered since is not tried for it"
+
+
+def _does_not_start(_config: Config, systemd: FakeSystemd, _patch: pytest.MonkeyPatch) -> str:
+    systemd.broken.add("gunicorn@a.2")
+    return "a did not start (ValueError; 'sudo journalctl -u gunicorn@a.2.service' on the host shows more)"
+
+
+def _worker_does_not_start(_config: Config, systemd: FakeSystemd, _patch: pytest.MonkeyPatch) -> str:
+    systemd.broken.add("celery-worker@a.2")
+    return "The Celery worker of a did not start (ValueError; 'sudo journalctl -u celery-worker@a.2.service'"
+
+
+def _is_ill(_config: Config, _systemd: FakeSystemd, patch: pytest.MonkeyPatch) -> str:
+    patch.setattr(health, "gate", GATE)
+    patch.setattr(health, "probe", lambda *_words: (500, f"no database at {CANARY}"))
+    return "a failed its health gate: /readyz is not healthy: it answered 500 (ValueError; 'sudo journalctl"
+
+
+def _fails_a_smoke_test(config: Config, _systemd: FakeSystemd, patch: pytest.MonkeyPatch) -> str:
+    object.__setattr__(config, "smoke_tests", [{"path": "/cart"}])
+    patch.setattr(smoke, "fetch", lambda *_words: smoke.Answer(500, {}, f"bad {CANARY}".encode()))
+    return "a failed its smoke test GET /cart (ValueError; 'sudo journalctl"
+
+
+def _fails_its_command(config: Config, _systemd: FakeSystemd, patch: pytest.MonkeyPatch) -> str:
+    object.__setattr__(config, "smoke_command", ("manage", "check"))
+
+    def refuse(*_words: object) -> None:
+        raise Refusal(f"It failed: KeyError: {CANARY}", journal=[CANARY])
+
+    patch.setattr("releasectl.verification.sandboxed", refuse)
+    patch.setattr("releasectl.sandbox.app", lambda *_words: [])
+    patch.setattr("releasectl.sandbox.command", lambda *_words: [])
+    return "The command manage check of a failed (ValueError; 'sudo journalctl"
+
+
+@pytest.mark.parametrize(
+    "break_it", [_does_not_start, _worker_does_not_start, _is_ill, _fails_a_smoke_test, _fails_its_command]
+)
+@pytest.mark.parametrize("way", ["new", "back", "owed"])
+def test_no_word_of_the_app_gets_into_the_answer_or_the_record(run, live, config, systemd, monkeypatch, break_it, way):  # type: ignore[no-untyped-def]
+    """It may echo a part of a setting: which exception it was is told, and where on the host the rest is."""
+    deliver(config, "env.2", waits=way != "owed", KEY=f"{CANARY}-2")
+    words = ["settings"]
+    if way == "back":
+        run("settings", "--untried")
+        words = ["settings", "--take-back=env.2"]
+    if way == "owed" and break_it in (_fails_a_smoke_test, _fails_its_command):
+        pytest.skip("a restart with what is in force is not verified")
+    said = [f"ValueError: Port could not be cast to integer value as '{CANARY}'"]
+    monkeypatch.setattr(systemd, "journal", lambda _unit, _lines=20: said)
+    sentence = break_it(config, systemd, monkeypatch)
+    answer = run(*words)
+    assert not answer["ok"]
+    assert sentence in answer["message"]
+    told = json.dumps([answer, Events(config.events).recent(5)])
+    assert sentence in told
+    assert CANARY not in told
+
+
 def test_smoke_tests_are_asked_as_well(run, live, config, monkeypatch):  # type: ignore[no-untyped-def]
     def refuse(*_words: object) -> None:
-        raise Refusal("a did not pass its smoke tests: /cart answered 500")
+        raise Refusal("a failed its smoke test /cart: it answered 500; it said X", "a failed its smoke test /cart")
 
     monkeypatch.setattr(adopting, "_keep_what_is_needed", lambda *_words: None)
     monkeypatch.setattr("releasectl.verification.verify", refuse)
     deliver(config, "env.2", KEY="new")
-    assert "since a did not pass its smoke tests: /cart answered 500; env.1 stays" in run("settings")["message"]
+    message = run("settings")["message"]
+    assert "since a failed its smoke test /cart ('sudo journalctl -u gunicorn@a.2.service' on" in message
     assert live.settings.current() == "env.1"
 
 
@@ -244,6 +353,21 @@ def test_untried_they_are_in_force_for_what_starts_next(run, live, config, unhea
     live.switch("rollback", "b", None, "me")
     assert live.store.read().live.settings == "env.2"
     assert run("settings", "--untried")["changed"] is False
+
+
+def test_status_tells_what_can_be_gone_back_to_by_fingerprint(run, live, config):  # type: ignore[no-untyped-def]
+    def shown() -> dict[str, object]:
+        return status.report(live, Locks(config.private_run, config.state))
+
+    assert shown()["settings_adopted"] is None
+    before = live.settings.fingerprint("env.1")
+    assert shown()["settings_fingerprint"] == before
+    deliver(config, "env.2", KEY="new")
+    run("settings")
+    assert shown()["settings_adopted"] == {"version": "env.2", "before": "env.1", "fingerprint": before}
+    assert shown()["settings_fingerprint"] == live.settings.fingerprint("env.2") != before
+    deliver(config, "env.3", waits=False, KEY="by hand")
+    assert shown()["settings_adopted"] is None, "that was not adopted"
 
 
 # What is recorded

@@ -11,6 +11,7 @@ from typing import Any
 
 from . import build, needs
 from .errors import Refusal, UsageError
+from .files import link_name
 from .lifecycle import Lifecycle
 from .settings import differences
 
@@ -29,12 +30,25 @@ def _told(lifecycle: Lifecycle, version: str, before: str | None, change: Mappin
     return {"settings": {"version": version, "before": before, "fingerprint": fingerprint, **change}}
 
 
-def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False) -> Answer | None:
-    """Put in force what was delivered; None when nothing waits. With ``untried`` nothing is started for it."""
+def discreet(refusal: Refusal) -> Refusal:
+    """A refusal without a word of the app's: what it echoes of a setting, and the settings changed a moment ago, would
+    get into the record, to the machine that runs the playbook and into notices.
+    """
+    spoke = "journal" in refusal.details
+    message = refusal.discreet or (
+        "the app refused them; its journal on the host says why" if spoke else refusal.message
+    )
+    return Refusal(message, **{name: value for name, value in refusal.details.items() if name != "journal"})
+
+
+def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False, version: str | None = None) -> Answer | None:
+    """Put in force what was delivered, or ``version`` of it; None when nothing waits. With ``untried`` nothing is
+    started for it. A version that is delivered meanwhile goes on waiting.
+    """
     settings = lifecycle.settings
-    version, before = settings.waiting(), settings.current()
+    version, before = version or settings.waiting(), settings.current()
     if version is None:
-        settings.drop_waiting()
+        settings.drop_waiting(link_name(settings.next))
         return None
     live = lifecycle.live_release()
     change = differences(settings.values(before), settings.values(version))
@@ -43,14 +57,15 @@ def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False) -> Answer | N
         if not untried:
             _keep_what_is_needed(lifecycle, live, version)
         answer = _put_in_force(lifecycle, None if untried else live, version, actor)
-    except Refusal as refusal:
-        settings.drop_waiting()
+    except Refusal as refused:
+        refusal = discreet(refused)
+        settings.drop_waiting(version)
         stays = f"{before} stays in force" + (f", and {live} serves with it" if live else "")
         why = refusal.message.rstrip(".")
         raise Refusal(
             f"{version} was taken back ({named(change)}), since {why}; {stays}.", **refusal.details, **told
         ) from None
-    settings.drop_waiting()
+    settings.drop_waiting(version)
     if untried and live:
         message = f"{version} is in force, untried: {named(change)}."
         message += f" {live} runs on as it was started; what starts next has it."
@@ -66,7 +81,7 @@ def take_back(lifecycle: Lifecycle, version: str, actor: str) -> Answer:
     settings = lifecycle.settings
     state = lifecycle.store.read()
     if settings.waiting() == version:
-        settings.drop_waiting()
+        settings.drop_waiting(version)
         message = f"{version} waits no more; {settings.current()} stays in force."
         return {"changed": True, "message": message, "settings": {"version": settings.current(), "before": version}}
     if settings.current() != version:
@@ -80,18 +95,39 @@ def take_back(lifecycle: Lifecycle, version: str, actor: str) -> Answer:
         )
     live = lifecycle.live_release()
     change = differences(settings.values(version), settings.values(before))
-    answer = _put_in_force(lifecycle, live, before, actor)
+    try:
+        answer = _put_in_force(lifecycle, live, before, actor)
+    except Refusal as refusal:
+        raise discreet(refusal) from None
     message = f"{version} was taken back: {before} is in force again" + (
         f", and {live} serves with it." if live else "."
     )
     return {**answer, **_told(lifecycle, before, version, change), "message": message}
 
 
+def require(lifecycle: Lifecycle, version: str) -> bool:
+    """Whether ``version`` waits to be tried; False when it is in force already. Refuses when it is neither: what was
+    delivered was taken back since, or something else was delivered, and an answer about that would be about nothing.
+    """
+    settings = lifecycle.settings
+    if version == settings.waiting():
+        return True
+    if version == settings.current():
+        return False
+    waits = settings.waiting()
+    instead = f", and {waits} waits" if waits else ""
+    raise Refusal(
+        f"{version} does not wait to be put in force ({settings.current() or 'nothing'} is in force{instead}): it was"
+        " taken back, or others were delivered since. 'sudo releasectl history' on the host says why; then run"
+        " settings.yml again."
+    )
+
+
 def version_name(text: str) -> str:
     """The name of a version, as ``env.5``; refuse what could name anything else."""
     base, _dot, number = text.partition(".")
     if not (base.isidentifier() and number.isascii() and number.isdigit() and len(text) <= 64):
-        raise UsageError("--take-back takes the name of a version of the settings, as 'env.5' is.")
+        raise UsageError("--version and --take-back take the name of a version of the settings, as 'env.5' is.")
     return text
 
 

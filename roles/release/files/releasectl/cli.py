@@ -120,6 +120,12 @@ def parser() -> Parser:
     )
     settings = verb("settings", "put new settings in force once the live release serves with them, or take them back")
     settings.add_argument(
+        "--version",
+        type=adopting.version_name,
+        metavar="VERSION",
+        help="refuse unless this one waits or is in force (default: whatever waits)",
+    )
+    settings.add_argument(
         "--take-back", type=adopting.version_name, metavar="VERSION", help="go back to those in force before these"
     )
     settings.add_argument(
@@ -318,10 +324,14 @@ class Verbs:
     def do_settings(self) -> Answer:
         if self.asked["take_back"] is not None:
             return adopting.take_back(self.lifecycle, self.asked["take_back"], self.actor)
-        if not self.asked["untried"]:
-            return self._restart_when_due()
-        nothing = {"changed": False, "message": "No settings wait to be put in force."}
-        return adopting.adopt(self.lifecycle, self.actor, untried=True) or nothing
+        version, untried = self.asked["version"], self.asked["untried"]
+        if version is None or adopting.require(self.lifecycle, version):
+            adopted = adopting.adopt(self.lifecycle, self.actor, untried, version)
+            if adopted is not None:
+                return adopted
+        if untried:
+            return {"changed": False, "message": "No settings wait to be put in force."}
+        return self._restart_if_settings_changed()
 
     def do_restart(self) -> Answer:
         return self._restart_when_due() if self.asked["if_settings_changed"] else self._restart()
@@ -329,9 +339,15 @@ class Verbs:
     def _restart_when_due(self) -> Answer:
         if (adopted := adopting.adopt(self.lifecycle, self.actor)) is not None:
             return adopted
+        return self._restart_if_settings_changed()
+
+    def _restart_if_settings_changed(self) -> Answer:
         if not self.lifecycle.settings_changed():
             return {"changed": False, "message": "The live release runs with the settings in force."}
-        return self._restart()
+        try:
+            return self._restart()
+        except Refusal as refusal:
+            raise adopting.discreet(refusal) from None
 
     def _restart(self) -> Answer:
         live = self.lifecycle.restart(self.actor)

@@ -50,6 +50,7 @@ def take_over(lifecycle: Lifecycle, generation: Generation, wait: bool = True) -
             name = TITLES.get(process, f"process {process}")
             raise Refusal(
                 f"The {name} of {generation.release} did not start: {lifecycle.last_words(unit)}",
+                f"The {name} of {generation.release} did not start ({lifecycle.discreet_words(unit)})",
                 journal=lifecycle.systemd.journal(unit),
             )
         units = lifecycle.systemd.units()

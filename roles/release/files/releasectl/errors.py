@@ -6,14 +6,16 @@ from __future__ import annotations
 class Refusal(Exception):
     """A verb that was refused or failed: the message is one sentence for a person.
 
-    ``details`` are merged into the JSON answer (for example ``journal``).
+    ``details`` are merged into the JSON answer (for example ``journal``). ``discreet`` is the message without a word of
+    the app's own, for who may not read what the app might echo; None where there is none in it.
     """
 
     exit_status = 1
 
-    def __init__(self, message: str, **details: object) -> None:
+    def __init__(self, message: str, discreet: str | None = None, **details: object) -> None:
         super().__init__(message)
         self.message = message
+        self.discreet = discreet
         self.details = details
 
 

@@ -69,25 +69,30 @@ def gate(
     """
     deadline = time.monotonic() + timeout
     good = bad = 0
-    reason = "it did not answer"
+    reason = discreet = "it did not answer"
     while good < successes:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
-            raise Refusal(f"{target or ANYWHERE} was not healthy within {timeout:g} s: {reason}")
+            late = f"{target or ANYWHERE} was not healthy within {timeout:g} s"
+            raise Refusal(f"{late}: {reason}", f"{late}: {discreet}")
         try:
             status, body = probe(path, target, domain, min(remaining, 10))
         except OSError as error:
             good, reason = 0, f"it did not answer ({error.strerror or error})"
+            discreet = "it did not answer"
         except http.client.HTTPException as error:
             good, reason = 0, f"it did not speak HTTP ({type(error).__name__})"
+            discreet = reason
         else:
             if well(target, status):
                 good, bad = good + 1, 0
                 continue
             good, bad = 0, bad + 1
-            reason = f"it answered {status}" + (f" ({body})" if body else "")
+            discreet = f"it answered {status}"
+            reason = discreet + (f" ({body})" if body else "")
             if bad >= failures:
-                raise Refusal(f"{target or ANYWHERE} is not healthy: {reason}")
+                ill = f"{target or ANYWHERE} is not healthy"
+                raise Refusal(f"{ill}: {reason}", f"{ill}: {discreet}")
         if not alive():
             raise Refusal("its process ended")
         time.sleep(0.1 if bad == 0 else 0.5)

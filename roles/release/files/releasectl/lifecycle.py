@@ -33,7 +33,7 @@ from .hooks import Hooks
 from .names import GENERATION, RELEASE_ID, Generation
 from .settings import Settings
 from .state import Intent, Live, State, Store, previous_after
-from .systemd import PROCESSES, Systemd, Unit, telling, unit_name
+from .systemd import PROCESSES, Systemd, Unit, raised, telling, unit_name
 from .watch import Seen
 
 GUNICORN = PROCESSES[0]
@@ -121,7 +121,9 @@ class Lifecycle:
         self.say(f"starting {unit}")
         if not self.systemd.start(unit):
             raise Refusal(
-                f"{generation.release} did not start: {self.last_words(unit)}", journal=self.systemd.journal(unit)
+                f"{generation.release} did not start: {self.last_words(unit)}",
+                f"{generation.release} did not start ({self.discreet_words(unit)})",
+                journal=self.systemd.journal(unit),
             )
         self.say(f"waiting for {health.asked(path)} on its own socket")
         try:
@@ -137,13 +139,21 @@ class Lifecycle:
         except Refusal as refusal:
             ended = self.systemd.active(unit) != "active"
             why = f"{refusal.message} ({self.last_words(unit)})" if ended else refusal.message
+            discreet = f"{refusal.discreet or refusal.message} ({self.discreet_words(unit)})"
             raise Refusal(
-                f"{generation.release} failed its health gate: {why}", journal=self.systemd.journal(unit)
+                f"{generation.release} failed its health gate: {why}",
+                f"{generation.release} failed its health gate: {discreet}",
+                journal=self.systemd.journal(unit),
             ) from None
 
     def last_words(self, unit: str) -> str:
         """Why a unit did not come up, by its own words."""
         return telling(self.systemd.journal(unit, 60)) or "it wrote nothing to the journal"
+
+    def discreet_words(self, unit: str) -> str:
+        """The same without a word of the app's, which might be a part of a setting."""
+        kind = raised(self.systemd.journal(unit, 60))
+        return (f"{kind}; " if kind else "") + f"'sudo journalctl -u {unit}' on the host shows more"
 
     def _stop_other(self, live: Generation | None, process: str | None = None) -> None:
         """Stop every generation but ``live``: gunicorn drains on its own, nobody waits for it."""
@@ -228,7 +238,10 @@ class Lifecycle:
         try:
             verification.verify(self.config, self.settings, generation, version, self.say)
         except Refusal as refusal:
-            refusal.details.setdefault("journal", self.systemd.journal(unit_name(GUNICORN, generation)))
+            unit = unit_name(GUNICORN, generation)
+            refusal.details.setdefault("journal", self.systemd.journal(unit))
+            if refusal.discreet is not None:
+                refusal.discreet += f" ({self.discreet_words(unit)})"
             raise
 
     def _commit(self, state: State, generation: Generation) -> Live:

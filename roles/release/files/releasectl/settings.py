@@ -108,9 +108,9 @@ class Settings:
         """What starts from now on gets ``version``: one rename."""
         link_atomically(self.env, version)
 
-    def drop_waiting(self) -> None:
-        """Nothing waits any more."""
-        if self.next.is_symlink():
+    def drop_waiting(self, version: str | None) -> None:
+        """``version`` waits no more; another that was delivered meanwhile does."""
+        if version is not None and link_name(self.next) == version:
             self.next.unlink()
             sync_directory(self.next.parent)
 

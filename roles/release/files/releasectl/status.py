@@ -74,6 +74,9 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         "processes": list(config.processes),
         "settings_current": settings.current(),
         "settings_waiting": waiting,
+        # What is in force, and the one before it where it can be gone back to, as settings.yml compares hosts.
+        "settings_fingerprint": settings.fingerprint(settings.current()),
+        "settings_adopted": _adopted(lifecycle, state),
         "settings_names": settings.names(settings.current()),
         # Of those that run, where something does: whether hosts run the same is seen by it.
         "fingerprint": settings.fingerprint(recorded.settings if recorded and live else settings.current()),
@@ -104,6 +107,15 @@ def report(lifecycle: Lifecycle, locks: Locks) -> dict[str, object]:
         "tasks": _tasks(lifecycle, recorded) if live is not None else "",
         "drift": drift,
     }  # fmt: skip
+
+
+def _adopted(lifecycle: Lifecycle, state: State) -> dict[str, str | None] | None:
+    """The version in force and the one that it replaced, with the fingerprint of that; None when it is not kept."""
+    settings, adopted = lifecycle.settings, state.adopted or {}
+    before = adopted.get("before")
+    if not before or adopted.get("version") != settings.current() or not settings.there(before):
+        return None
+    return {"version": adopted["version"], "before": before, "fingerprint": settings.fingerprint(before)}
 
 
 def _tasks(lifecycle: Lifecycle, live: Live | None) -> str:

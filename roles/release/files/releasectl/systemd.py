@@ -136,6 +136,12 @@ def telling(lines: Sequence[str]) -> str | None:
     return lines[-1].strip()[:300] if lines else None
 
 
+def raised(lines: Sequence[str]) -> str:
+    """The class of the last exception that an output tells of, without what was said with it; empty without one."""
+    found = [match.group(0) for line in lines if (match := EXCEPTION.match(line))]
+    return found[-1].rpartition(".")[2][:80] if found else ""
+
+
 def unit_name(process: str, generation: object) -> str:
     """``gunicorn@<id>.<n>.service`` and its siblings."""
     return f"{process}@{generation}.service"

@@ -44,7 +44,8 @@ def ask_socket(config: Config, generation: Generation, tests: tuple[smoke.SmokeT
         except (OSError, http.client.HTTPException) as error:
             wrong = smoke.trouble(error, test)
         if wrong:
-            raise Refusal(f"{generation.release} failed its smoke test {test.name}: it {wrong}.")
+            failed = f"{generation.release} failed its smoke test {test.name}"
+            raise Refusal(f"{failed}: it {wrong}.", failed)
 
 
 def run_command(config: Config, settings: Settings, generation: Generation, version: str | None) -> None:
@@ -72,8 +73,10 @@ def run_command(config: Config, settings: Settings, generation: Generation, vers
         if time.monotonic() - began >= config.smoke_command_timeout:
             raise Refusal(
                 f"{called} did not end within {config.smoke_command_timeout} s (release_smoke_command_timeout).",
+                f"{called} did not end within {config.smoke_command_timeout} s (release_smoke_command_timeout)",
                 **refusal.details,
             ) from None
+        refusal.discreet = f"{called} failed"
         raise
     finally:
         path.unlink(missing_ok=True)
