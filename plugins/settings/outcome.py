@@ -113,7 +113,7 @@ def close(hosts: Hosts, check: bool = False, left_out: Iterable[str] = ()) -> di
     elif not what:
         told += " already, nothing was changed."
     if untried := [name for name, facts in hosts.items() if "untried" in str((facts.get("adopted") or {}).get("msg"))]:
-        told += f" Untried on {', '.join(untried)}: what starts next has them."
+        told += f" Untried on {', '.join(untried)}: the next deploy, rollback or restart has them, a reboot not."
     rest = list(left_out)
     told += f" Left out: {', '.join(rest)}." if rest else ""
     return {**verdict, "closing": told}

@@ -341,15 +341,19 @@ def _dying(link, counted):  # type: ignore[no-untyped-def]
     return renamed
 
 
-def test_untried_they_are_in_force_for_what_starts_next(run, live, config, unhealthy):  # type: ignore[no-untyped-def]
+def test_untried_they_are_in_force_for_the_next_switch_and_not_for_a_reboot(run, live, config, systemd, unhealthy):  # type: ignore[no-untyped-def]
     needing(config, "a", "OLD")
     deliver(config, "env.2", KEY="restored")
     unhealthy.add("a")
     answer = run("settings", "--untried")
     assert answer["message"] == (
-        "env.2 is in force, untried: changed KEY; removed OLD. a runs on as it was started; what starts next has it."
+        "env.2 is in force, untried: changed KEY; removed OLD. a runs on as it was started, after a reboot too;"
+        " the next deploy, rollback or restart has it."
     )
     assert (live.settings.current(), live.settings.waiting(), live.store.read().live.number) == ("env.2", None, 1)
+    systemd.states = {"app.service": "activating"}
+    live.reconcile("me", boot=True)
+    assert (live.store.read().live.settings, serving(live)) == ("env.1", ("a", "a")), "as the sentence says"
     live.switch("rollback", "b", None, "me")
     assert live.store.read().live.settings == "env.2"
     assert run("settings", "--untried")["changed"] is False

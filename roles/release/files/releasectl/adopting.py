@@ -68,7 +68,9 @@ def adopt(lifecycle: Lifecycle, actor: str, untried: bool = False, version: str 
     settings.drop_waiting(version)
     if untried and live:
         message = f"{version} is in force, untried: {named(change)}."
-        message += f" {live} runs on as it was started; what starts next has it."
+        message += (
+            f" {live} runs on as it was started, after a reboot too; the next deploy, rollback or restart has it."
+        )
         return {**answer, **told, "message": message}
     with_it = f"{live} serves with {version}" if live else f"{version} is in force"
     instead = f" in place of {before}" if before else ""

@@ -129,7 +129,9 @@ def parser() -> Parser:
         "--take-back", type=adopting.version_name, metavar="VERSION", help="go back to those in force before these"
     )
     settings.add_argument(
-        "--untried", action="store_true", help="in force for what starts next, whatever the live release makes of them"
+        "--untried",
+        action="store_true",
+        help="in force for the next deploy, rollback or restart, whatever the live release makes of them",
     )
     drain = verb("drain", "have the edges take other hosts until undrain or a reboot; waits for requests in hand")
     drain.add_argument("--because", type=_text, default="maintenance", help="why, shown by 'status'")

@@ -12,7 +12,7 @@ class Refusal(Exception):
 
     exit_status = 1
 
-    def __init__(self, message: str, discreet: str | None = None, **details: object) -> None:
+    def __init__(self, message: str, discreet: str | None = None, /, **details: object) -> None:
         super().__init__(message)
         self.message = message
         self.discreet = discreet
