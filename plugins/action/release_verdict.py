@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+
+# This repository's own parts, whatever directory the playbook was called from.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+
+from plugins.verdict import ended, left_out, registered
 
 # What the tasks of a deploy leave behind on each host.
 REGISTERS = ("status", "lease", "prepared", "activated", "trouble", "undone", "discarded", "cleared")
@@ -141,22 +148,9 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         variables = task_vars or {}
-        hosts = {}
-        for name in variables["ansible_play_hosts_all"]:
-            known = variables["hostvars"][name]
-            hosts[str(name)] = {key: known.get(f"__release_{key}") for key in REGISTERS}
+        hosts = registered(variables, "__release_", REGISTERS)
         release = str(self._task.args.get("release"))
         if not self._task.args.get("close"):
             return {"changed": False, "msg": "", **judge(hosts, release)}
-        groups = variables.get("groups") or {}
-        all_of_them = dict.fromkeys(str(name) for group in GROUPS for name in groups.get(group) or [])
-        end = close(hosts, release, [name for name in all_of_them if name not in hosts])
-        bad = bool(end["troubled"])
-        return {
-            "changed": False,
-            "failed": bad,
-            "refused": bad,
-            "msg": end["closing"],
-            "closing": end["closing"],
-            "journal": end["journal"],
-        }
+        end = close(hosts, release, left_out(variables, GROUPS, hosts))
+        return ended(end)

@@ -12,6 +12,7 @@ from ansible.plugins.action import ActionBase
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from plugins.settings import outcome
+from plugins.verdict import ended, left_out, registered
 
 GROUPS = ("app", "worker", "scheduler")
 
@@ -26,21 +27,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
         variables = task_vars or {}
-        hosts = {}
-        for name in variables["ansible_play_hosts_all"]:
-            known = variables["hostvars"][name]
-            hosts[str(name)] = {key: known.get(f"__envdir_{key}") for key in outcome.REGISTERS}
+        hosts = registered(variables, "__envdir_", outcome.REGISTERS)
         if not self._task.args.get("close"):
             return {"changed": False, "msg": "", **outcome.judge(hosts)}
-        groups = variables.get("groups") or {}
-        all_of_them = dict.fromkeys(str(name) for group in GROUPS for name in groups.get(group) or [])
-        end = outcome.close(hosts, self._task.check_mode, [name for name in all_of_them if name not in hosts])
-        bad = bool(end["troubled"])
-        return {
-            "changed": False,
-            "failed": bad,
-            "refused": bad,
-            "msg": end["closing"],
-            "closing": end["closing"],
-            "journal": end["journal"],
-        }
+        end = outcome.close(hosts, self._task.check_mode, left_out(variables, GROUPS, hosts))
+        return ended(end)
