@@ -39,12 +39,16 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self.path))
 
 
+def as_nginx(domain: str) -> dict[str, str]:
+    """The headers with which a generation is asked on its own socket."""
+    return {"Host": domain, "X-Forwarded-Proto": "https", "User-Agent": "releasectl"}
+
+
 def probe(path: Path, target: str, domain: str, timeout: float) -> tuple[int, str]:
     """Ask ``target`` once as nginx would; return status and the beginning of the body on one line."""
     connection = UnixConnection(path, timeout)
     try:
-        headers = {"Host": domain, "X-Forwarded-Proto": "https", "User-Agent": "releasectl", "Connection": "close"}
-        connection.request("GET", target or ANYWHERE, headers=headers)
+        connection.request("GET", target or ANYWHERE, headers={**as_nginx(domain), "Connection": "close"})
         response = connection.getresponse()
         body = response.read(2048).decode(errors="replace")
         return response.status, " ".join(body.split())[:200]

@@ -10,7 +10,7 @@ from . import app as apps
 from . import sandbox, smoke
 from .config import Config
 from .errors import Refusal
-from .health import UnixConnection
+from .health import UnixConnection, as_nginx
 from .names import Generation, shorten
 from .settings import Settings
 from .systemd import sandboxed
@@ -36,7 +36,7 @@ def verify(
 
 def ask_socket(config: Config, generation: Generation, tests: tuple[smoke.SmokeTest, ...]) -> None:
     """Ask each test once, as nginx would, over a connection of its own."""
-    headers = {"Host": config.domain, "X-Forwarded-Proto": "https", "User-Agent": "releasectl"}
+    headers = as_nginx(config.domain)
     for test in tests:
         try:
             answer = smoke.fetch(UnixConnection(config.generation_socket(generation), test.within), test, headers)

@@ -21,6 +21,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .health import as_nginx
+
+READY = "ready-"  # a file of this name and the worker's id says that it has loaded the app (slipway_app.py)
 LONGEST = 10.0  # seconds for all of it
 # While it loads the app, a generation takes what the one that serves leaves over, and a tenth where that leaves
 # nothing; for no more than so many seconds, or one that is well would miss its health gate where it is always busy.
@@ -99,9 +102,6 @@ def ready(run: Path) -> set[int]:
     return set()
 
 
-READY = "ready-"
-
-
 def wait(run: Path, main: int, deadline: float, proc: Path = Path("/proc")) -> tuple[int, int]:
     """Return when every worker has loaded the app, or at ``deadline``: how many there are, and how many are ready.
 
@@ -123,10 +123,9 @@ def wait(run: Path, main: int, deadline: float, proc: Path = Path("/proc")) -> t
 
 def ask(path: Path, target: str, domain: str, count: int, deadline: float) -> float:
     """Ask ``count`` times at once, each over a connection of its own; how long the last answer took, in seconds."""
-    request = (
-        f"GET {target} HTTP/1.1\r\nHost: {domain}\r\nX-Forwarded-Proto: https\r\n"
-        "User-Agent: releasectl\r\nConnection: close\r\n\r\n"
-    ).encode()
+    headers = {**as_nginx(domain), "Connection": "close"}
+    lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    request = ("\r\n".join(lines) + "\r\n\r\n").encode()
     began = time.monotonic()
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         for _ in range(count):
